@@ -1,0 +1,738 @@
+//! The functions that are hooked: their wrappers, and where the originals are.
+//!
+//! Each wrapper exists twice, with the same code: under the function's own name, exported, for
+//! programs that take their allocator from a library; and under a name of ours, for patched
+//! functions (an exported name may lead back to the program's own definition). Both add the return
+//! address as one more argument and jump to the Rust function.
+
+use crate::thread::{self, Guard, Thread};
+use crate::{bootstrap, clock, start};
+use core::arch::{global_asm, naked_asm};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use rmtrace_format::event::Entry;
+use rmtrace_format::record::{MARK_DISPOSE_ARENA, Record};
+
+/// Number of entries, and one for `moz_dispose_arena`.
+const SLOTS: usize = 64;
+/// Slot of `moz_dispose_arena`.
+pub const DISPOSE_ARENA: usize = 63;
+
+/// Addresses of the originals, by entry number.
+static REAL: [AtomicUsize; SLOTS] = [const { AtomicUsize::new(0) }; SLOTS];
+
+/// Whether `realloc(p, 0)` that returns NULL has ended the block.
+static ZERO_FREES: AtomicBool = AtomicBool::new(true);
+
+/// Sets the original of a slot.
+pub fn set_real(slot: usize, address: usize) {
+    if let Some(real) = REAL.get(slot) {
+        real.store(address, Relaxed);
+    }
+}
+
+/// Address of the original, 0 if not known.
+#[inline(always)]
+pub fn real(slot: usize) -> usize {
+    match REAL.get(slot) {
+        Some(real) => real.load(Relaxed),
+        None => 0,
+    }
+}
+
+/// Says what `realloc(p, 0)` returning NULL means (docs/capture.md has the table).
+pub fn set_zero_frees(frees: bool) {
+    ZERO_FREES.store(frees, Relaxed);
+}
+
+type Original = unsafe extern "C" fn(usize, usize, usize, usize) -> usize;
+
+/// The original in `slot`; starts the library if it was called before its constructor.
+#[inline(always)]
+fn original(slot: usize) -> Option<Original> {
+    let mut address = real(slot);
+    if address == 0 {
+        address = original_cold(slot);
+        if address == 0 {
+            return None;
+        }
+    }
+    // SAFETY: `start` stores addresses of functions that are called with at most four words and
+    // return one; more arguments than a function takes are ignored by the calling convention.
+    Some(unsafe { core::mem::transmute::<usize, Original>(address) })
+}
+
+#[cold]
+#[inline(never)]
+fn original_cold(slot: usize) -> usize {
+    start::start_once();
+    let mut address = real(slot);
+    if address == 0
+        && matches!(slot, s if s == Entry::Cfree as usize || s == Entry::FreeSized as usize || s == Entry::FreeAlignedSized as usize)
+    {
+        // Absent from this C library: the same as free.
+        address = real(Entry::Free as usize);
+    }
+    address
+}
+
+const PAGE_LOG2: u8 = 12;
+
+fn log2(alignment: usize) -> u8 {
+    (alignment.trailing_zeros() & 63) as u8
+}
+
+/// An allocation through the original in `entry`'s slot, with up to four words of arguments.
+#[inline(always)]
+fn allocate(entry: Entry, align_log2: u8, size: usize, args: [usize; 3], caller: usize) -> usize {
+    let Some(original) = original(entry as usize) else {
+        return bootstrap::allocate(size, align_log2);
+    };
+    let [a, b, c] = args;
+    match thread::enter() {
+        Guard::Record(thread) => {
+            // SAFETY: the arguments are the caller's.
+            let block = unsafe { original(a, b, c, 0) };
+            thread.allocated(entry, align_log2, block, size, caller);
+            block
+        }
+        // SAFETY: as above.
+        Guard::Pass => unsafe { original(a, b, c, 0) },
+    }
+}
+
+/// A free of `block`, one of the arguments.
+#[inline(always)]
+fn release(entry: Entry, block: usize, args: [usize; 3], caller: usize) {
+    if block == 0 || bootstrap::owns(block) {
+        return;
+    }
+    let Some(original) = original(entry as usize) else {
+        return;
+    };
+    let [a, b, c] = args;
+    match thread::enter() {
+        Guard::Record(thread) => {
+            thread.freeing(entry, block, caller);
+            // SAFETY: the arguments are the caller's.
+            unsafe { original(a, b, c, 0) };
+            thread.leave();
+        }
+        // SAFETY: as above.
+        Guard::Pass => {
+            // SAFETY: as above.
+            unsafe { original(a, b, c, 0) };
+        }
+    }
+}
+
+/// A realloc of `block` to `size` bytes.
+#[inline(always)]
+fn resize(entry: Entry, block: usize, size: usize, args: [usize; 3], caller: usize) -> usize {
+    if bootstrap::owns(block) {
+        let new = allocate_plain(size, caller);
+        bootstrap::copy_out(block, new, size);
+        return new;
+    }
+    let Some(original) = original(entry as usize) else {
+        return bootstrap::allocate(size, 4);
+    };
+    let [a, b, c] = args;
+    match thread::enter() {
+        Guard::Record(thread) => {
+            let tsc = clock::stamp_before();
+            // SAFETY: the arguments are the caller's.
+            let new = unsafe { original(a, b, c, 0) };
+            let freed = new == 0 && size == 0 && block != 0 && ZERO_FREES.load(Relaxed);
+            thread.reallocated(&mut Record {
+                entry,
+                align_log2: 0,
+                freed,
+                address: block as u64,
+                new_address: new as u64,
+                size: size as u64,
+                tsc,
+                tsc_end: tsc,
+                caller: caller as u64,
+                usable: 0,
+            });
+            new
+        }
+        // SAFETY: as above.
+        Guard::Pass => unsafe { original(a, b, c, 0) },
+    }
+}
+
+fn allocate_plain(size: usize, caller: usize) -> usize {
+    allocate(Entry::Malloc, 0, size, [size, 0, 0], caller)
+}
+
+fn product(count: usize, size: usize) -> usize {
+    count.checked_mul(size).unwrap_or(usize::MAX)
+}
+
+extern "C" fn malloc_hook(size: usize, caller: usize) -> usize {
+    allocate(Entry::Malloc, 0, size, [size, 0, 0], caller)
+}
+
+extern "C" fn calloc_hook(count: usize, size: usize, caller: usize) -> usize {
+    allocate(
+        Entry::Calloc,
+        0,
+        product(count, size),
+        [count, size, 0],
+        caller,
+    )
+}
+
+extern "C" fn realloc_hook(block: usize, size: usize, caller: usize) -> usize {
+    resize(Entry::Realloc, block, size, [block, size, 0], caller)
+}
+
+extern "C" fn reallocarray_hook(block: usize, count: usize, size: usize, caller: usize) -> usize {
+    resize(
+        Entry::Reallocarray,
+        block,
+        product(count, size),
+        [block, count, size],
+        caller,
+    )
+}
+
+extern "C" fn free_hook(block: usize, caller: usize) {
+    release(Entry::Free, block, [block, 0, 0], caller);
+}
+
+extern "C" fn cfree_hook(block: usize, caller: usize) {
+    release(Entry::Cfree, block, [block, 0, 0], caller);
+}
+
+extern "C" fn free_sized_hook(block: usize, size: usize, caller: usize) {
+    release(Entry::FreeSized, block, [block, size, 0], caller);
+}
+
+extern "C" fn free_aligned_sized_hook(block: usize, align: usize, size: usize, caller: usize) {
+    release(Entry::FreeAlignedSized, block, [block, align, size], caller);
+}
+
+extern "C" fn posix_memalign_hook(
+    out: *mut usize,
+    align: usize,
+    size: usize,
+    caller: usize,
+) -> usize {
+    const ENOMEM: usize = 12;
+    let Some(original) = original(Entry::PosixMemalign as usize) else {
+        let block = bootstrap::allocate(size, log2(align));
+        if block == 0 {
+            return ENOMEM;
+        }
+        // SAFETY: the caller's pointer.
+        unsafe { out.write(block) };
+        return 0;
+    };
+    match thread::enter() {
+        Guard::Record(thread) => {
+            // SAFETY: the arguments are the caller's.
+            let error = unsafe { original(out as usize, align, size, 0) };
+            // SAFETY: after success the function has stored there.
+            let block = if error as u32 == 0 {
+                unsafe { out.read() }
+            } else {
+                0
+            };
+            thread.allocated(Entry::PosixMemalign, log2(align), block, size, caller);
+            error
+        }
+        // SAFETY: as above.
+        Guard::Pass => unsafe { original(out as usize, align, size, 0) },
+    }
+}
+
+extern "C" fn aligned_alloc_hook(align: usize, size: usize, caller: usize) -> usize {
+    allocate(
+        Entry::AlignedAlloc,
+        log2(align),
+        size,
+        [align, size, 0],
+        caller,
+    )
+}
+
+extern "C" fn memalign_hook(align: usize, size: usize, caller: usize) -> usize {
+    allocate(Entry::Memalign, log2(align), size, [align, size, 0], caller)
+}
+
+extern "C" fn valloc_hook(size: usize, caller: usize) -> usize {
+    allocate(Entry::Valloc, PAGE_LOG2, size, [size, 0, 0], caller)
+}
+
+extern "C" fn pvalloc_hook(size: usize, caller: usize) -> usize {
+    allocate(Entry::Pvalloc, PAGE_LOG2, size, [size, 0, 0], caller)
+}
+
+fn length(text: usize, most: usize) -> usize {
+    let mut n = 0usize;
+    // SAFETY: the caller's string, read as strdup and strndup read it.
+    while n < most && unsafe { (text.wrapping_add(n) as *const u8).read_volatile() } != 0 {
+        n = n.wrapping_add(1);
+    }
+    n
+}
+
+extern "C" fn strdup_hook(text: usize, caller: usize) -> usize {
+    let size = length(text, usize::MAX).wrapping_add(1);
+    allocate(Entry::Strdup, 0, size, [text, 0, 0], caller)
+}
+
+extern "C" fn strndup_hook(text: usize, most: usize, caller: usize) -> usize {
+    let size = length(text, most).wrapping_add(1);
+    allocate(Entry::Strndup, 0, size, [text, most, 0], caller)
+}
+
+extern "C" fn new_nothrow_hook(size: usize, tag: usize, caller: usize) -> usize {
+    allocate(Entry::NewNothrow, 0, size, [size, tag, 0], caller)
+}
+
+extern "C" fn new_array_nothrow_hook(size: usize, tag: usize, caller: usize) -> usize {
+    allocate(Entry::NewArrayNothrow, 0, size, [size, tag, 0], caller)
+}
+
+extern "C" fn new_aligned_nothrow_hook(
+    size: usize,
+    align: usize,
+    tag: usize,
+    caller: usize,
+) -> usize {
+    allocate(
+        Entry::NewAlignedNothrow,
+        log2(align),
+        size,
+        [size, align, tag],
+        caller,
+    )
+}
+
+extern "C" fn new_array_aligned_nothrow_hook(
+    size: usize,
+    align: usize,
+    tag: usize,
+    caller: usize,
+) -> usize {
+    allocate(
+        Entry::NewArrayAlignedNothrow,
+        log2(align),
+        size,
+        [size, align, tag],
+        caller,
+    )
+}
+
+macro_rules! delete_hooks {
+    ($($name:ident = $entry:ident;)*) => {$(
+        extern "C" fn $name(block: usize, a: usize, b: usize, caller: usize) {
+            release(Entry::$entry, block, [block, a, b], caller);
+        }
+    )*};
+}
+
+delete_hooks! {
+    delete_hook = Delete;
+    delete_array_hook = DeleteArray;
+    delete_sized_hook = DeleteSized;
+    delete_array_sized_hook = DeleteArraySized;
+    delete_aligned_hook = DeleteAligned;
+    delete_array_aligned_hook = DeleteArrayAligned;
+    delete_sized_aligned_hook = DeleteSizedAligned;
+    delete_array_sized_aligned_hook = DeleteArraySizedAligned;
+    delete_nothrow_hook = DeleteNothrow;
+    delete_array_nothrow_hook = DeleteArrayNothrow;
+}
+
+extern "C" fn moz_arena_malloc_hook(arena: usize, size: usize, caller: usize) -> usize {
+    allocate(Entry::MozArenaMalloc, 0, size, [arena, size, 0], caller)
+}
+
+extern "C" fn moz_arena_calloc_hook(
+    arena: usize,
+    count: usize,
+    size: usize,
+    caller: usize,
+) -> usize {
+    allocate(
+        Entry::MozArenaCalloc,
+        0,
+        product(count, size),
+        [arena, count, size],
+        caller,
+    )
+}
+
+extern "C" fn moz_arena_realloc_hook(
+    arena: usize,
+    block: usize,
+    size: usize,
+    caller: usize,
+) -> usize {
+    resize(
+        Entry::MozArenaRealloc,
+        block,
+        size,
+        [arena, block, size],
+        caller,
+    )
+}
+
+extern "C" fn moz_arena_free_hook(arena: usize, block: usize, caller: usize) {
+    release(Entry::MozArenaFree, block, [arena, block, 0], caller);
+}
+
+extern "C" fn moz_arena_memalign_hook(
+    arena: usize,
+    align: usize,
+    size: usize,
+    caller: usize,
+) -> usize {
+    allocate(
+        Entry::MozArenaMemalign,
+        log2(align),
+        size,
+        [arena, align, size],
+        caller,
+    )
+}
+
+/// Frees nothing: the arena has to be empty by then.
+extern "C" fn moz_dispose_arena_hook(arena: usize) {
+    if let Guard::Record(thread) = thread::enter() {
+        thread.mark(MARK_DISPOSE_ARENA, arena as u64);
+        thread.leave();
+    }
+    if let Some(original) = original(DISPOSE_ARENA) {
+        // SAFETY: the argument is the caller's.
+        unsafe { original(arena, 0, 0, 0) };
+    }
+}
+
+// Throwing forms of operator new: no Rust frame may lie between them and their caller, as an exception
+// passes through. A stub with unwind information calls the original; when an exception passes, the
+// unwinder calls the stub's personality, which ends the hooked call as a failed one.
+global_asm!(
+    ".macro rmtrace_new name, entry",
+    ".globl \\name",
+    ".hidden \\name",
+    ".type \\name, @function",
+    "\\name:",
+    ".cfi_startproc",
+    ".cfi_personality 0x1b, rmtrace_personality",
+    "push rbx",
+    ".cfi_def_cfa_offset 16",
+    ".cfi_offset rbx, -16",
+    "push r12",
+    ".cfi_def_cfa_offset 24",
+    ".cfi_offset r12, -24",
+    "push r13",
+    ".cfi_def_cfa_offset 32",
+    ".cfi_offset r13, -32",
+    "mov rbx, rdi",
+    "mov r12, rsi",
+    "mov esi, \\entry",
+    "call rmtrace_new_begin",
+    "mov r13, rax",
+    "mov rdi, rbx",
+    "mov rsi, r12",
+    "lea rax, [rip + {real}]",
+    "call [rax + 8 * \\entry]",
+    "test r13, r13",
+    "je 2f",
+    "mov rdi, r13",
+    "mov rsi, rbx",
+    "mov rdx, r12",
+    "mov rcx, rax",
+    "mov r8d, \\entry",
+    "mov r9, [rsp + 24]",
+    "call rmtrace_new_end",
+    "2: pop r13",
+    ".cfi_def_cfa_offset 24",
+    ".cfi_restore r13",
+    "pop r12",
+    ".cfi_def_cfa_offset 16",
+    ".cfi_restore r12",
+    "pop rbx",
+    ".cfi_def_cfa_offset 8",
+    ".cfi_restore rbx",
+    "ret",
+    ".cfi_endproc",
+    ".size \\name, . - \\name",
+    ".endm",
+    ".pushsection .text.rmtrace_new, \"ax\", @progbits",
+    "rmtrace_new rmtrace_stub_new, 14",
+    "rmtrace_new rmtrace_stub_new_array, 15",
+    "rmtrace_new rmtrace_stub_new_aligned, 18",
+    "rmtrace_new rmtrace_stub_new_array_aligned, 19",
+    ".globl rmtrace_new_begin",
+    ".hidden rmtrace_new_begin",
+    "rmtrace_new_begin: jmp {begin}",
+    ".globl rmtrace_new_end",
+    ".hidden rmtrace_new_end",
+    "rmtrace_new_end: jmp {end}",
+    ".globl rmtrace_personality",
+    ".hidden rmtrace_personality",
+    "rmtrace_personality: jmp {personality}",
+    ".popsection",
+    real = sym REAL,
+    begin = sym new_begin,
+    end = sym new_end,
+    personality = sym personality,
+);
+
+unsafe extern "C" {
+    fn rmtrace_stub_new();
+    fn rmtrace_stub_new_array();
+    fn rmtrace_stub_new_aligned();
+    fn rmtrace_stub_new_array_aligned();
+}
+
+// What leaves frames behind: the guard of hooked calls among them is taken back, then the original
+// goes on with all registers as they were.
+macro_rules! longjmps {
+    ($($name:ident $n:literal;)*) => {$(
+        #[unsafe(no_mangle)]
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name() {
+            naked_asm!(
+                "push rdi",
+                "push rsi",
+                "push rax",
+                concat!("mov edi, ", $n),
+                "call {}",
+                "mov r11, rax",
+                "pop rax",
+                "pop rsi",
+                "pop rdi",
+                "jmp r11",
+                sym longjmp_begin
+            )
+        }
+    )*};
+}
+
+longjmps! {
+    longjmp 0;
+    _longjmp 1;
+    siglongjmp 2;
+    __longjmp_chk 3;
+}
+
+/// Names of the functions behind the longjmp slots.
+pub const LONGJMP_NAMES: [&[u8]; 4] = [b"longjmp", b"_longjmp", b"siglongjmp", b"__longjmp_chk"];
+static LONGJMP_REAL: [AtomicUsize; 4] = [const { AtomicUsize::new(0) }; 4];
+
+/// Sets the original of a longjmp.
+pub fn set_longjmp(n: usize, address: usize) {
+    if let Some(real) = LONGJMP_REAL.get(n) {
+        real.store(address, Relaxed);
+    }
+}
+
+extern "C" fn longjmp_begin(n: usize) -> usize {
+    thread::abandon();
+    let address = LONGJMP_REAL.get(n).map_or(0, |real| real.load(Relaxed));
+    if address == 0 {
+        start::start_once();
+    }
+    match LONGJMP_REAL.get(n).map_or(0, |real| real.load(Relaxed)) {
+        0 => crate::sys::abort(),
+        address => address,
+    }
+}
+
+extern "C" fn new_begin(size: usize, entry: usize) -> *mut Thread {
+    match thread::enter() {
+        Guard::Record(thread) => {
+            thread.pending = (entry as u64) << 58 | 1 << 57 | (size as u64 & ((1 << 56) - 1));
+            thread
+        }
+        Guard::Pass => core::ptr::null_mut(),
+    }
+}
+
+extern "C" fn new_end(
+    thread: *mut Thread,
+    size: usize,
+    align: usize,
+    block: usize,
+    entry: usize,
+    caller: usize,
+) -> usize {
+    let is_aligned =
+        entry == Entry::NewAligned as usize || entry == Entry::NewArrayAligned as usize;
+    let align_log2 = if is_aligned { log2(align) } else { 0 };
+    // SAFETY: `new_begin` gave it to this very call.
+    if let (Some(thread), Some(entry)) =
+        (unsafe { thread.as_mut() }, Entry::from_number(entry as u8))
+    {
+        thread.pending = 0;
+        thread.allocated(entry, align_log2, block, size, caller);
+    }
+    block
+}
+
+/// What the unwinder calls when an exception passes a stub: in the cleanup phase the call ends.
+extern "C" fn personality(_version: i32, actions: i32) -> i32 {
+    const CLEANUP_PHASE: i32 = 2;
+    const CONTINUE_UNWIND: i32 = 8;
+    if actions & CLEANUP_PHASE != 0 {
+        thread::abandon();
+    }
+    CONTINUE_UNWIND
+}
+
+/// One hooked function.
+pub struct Hook {
+    /// Its name in symbol tables.
+    pub name: &'static [u8],
+    /// Slot of its original: an entry's number, or [`DISPOSE_ARENA`].
+    pub slot: usize,
+    /// Whether this library exports a definition.
+    pub exported: bool,
+    wrapper: unsafe extern "C" fn(),
+}
+
+impl Hook {
+    /// Where a patched function is led.
+    pub fn wrapper(&self) -> usize {
+        self.wrapper as usize
+    }
+}
+
+macro_rules! thunks {
+    ($($exported:ident $hook:ident $register:literal;)*) => {
+        /// Wrappers under the functions' own names.
+        mod exported {
+            use super::*;
+            $(
+                #[unsafe(no_mangle)]
+                #[unsafe(naked)]
+                unsafe extern "C" fn $exported() {
+                    naked_asm!(concat!("mov ", $register, ", [rsp]"), "jmp {}", sym $hook)
+                }
+            )*
+        }
+        /// The same wrappers for patched functions.
+        mod internal {
+            use super::*;
+            $(
+                #[unsafe(naked)]
+                pub unsafe extern "C" fn $exported() {
+                    naked_asm!(concat!("mov ", $register, ", [rsp]"), "jmp {}", sym $hook)
+                }
+            )*
+        }
+    };
+}
+
+macro_rules! internal_thunks {
+    ($($name:ident $hook:ident $register:literal;)*) => {$(
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name() {
+            naked_asm!(concat!("mov ", $register, ", [rsp]"), "jmp {}", sym $hook)
+        }
+    )*};
+}
+
+thunks! {
+    malloc malloc_hook "rsi";
+    calloc calloc_hook "rdx";
+    realloc realloc_hook "rdx";
+    reallocarray reallocarray_hook "rcx";
+    free free_hook "rsi";
+    cfree cfree_hook "rsi";
+    free_sized free_sized_hook "rdx";
+    free_aligned_sized free_aligned_sized_hook "rcx";
+    posix_memalign posix_memalign_hook "rcx";
+    aligned_alloc aligned_alloc_hook "rdx";
+    memalign memalign_hook "rdx";
+    valloc valloc_hook "rsi";
+    pvalloc pvalloc_hook "rsi";
+}
+
+internal_thunks! {
+    strdup_thunk strdup_hook "rsi";
+    strndup_thunk strndup_hook "rdx";
+    new_nothrow_thunk new_nothrow_hook "rdx";
+    new_array_nothrow_thunk new_array_nothrow_hook "rdx";
+    new_aligned_nothrow_thunk new_aligned_nothrow_hook "rcx";
+    new_array_aligned_nothrow_thunk new_array_aligned_nothrow_hook "rcx";
+    delete_thunk delete_hook "rcx";
+    delete_array_thunk delete_array_hook "rcx";
+    delete_sized_thunk delete_sized_hook "rcx";
+    delete_array_sized_thunk delete_array_sized_hook "rcx";
+    delete_aligned_thunk delete_aligned_hook "rcx";
+    delete_array_aligned_thunk delete_array_aligned_hook "rcx";
+    delete_sized_aligned_thunk delete_sized_aligned_hook "rcx";
+    delete_array_sized_aligned_thunk delete_array_sized_aligned_hook "rcx";
+    delete_nothrow_thunk delete_nothrow_hook "rcx";
+    delete_array_nothrow_thunk delete_array_nothrow_hook "rcx";
+    moz_arena_malloc_thunk moz_arena_malloc_hook "rdx";
+    moz_arena_calloc_thunk moz_arena_calloc_hook "rcx";
+    moz_arena_realloc_thunk moz_arena_realloc_hook "rcx";
+    moz_arena_free_thunk moz_arena_free_hook "rdx";
+    moz_arena_memalign_thunk moz_arena_memalign_hook "rcx";
+    moz_dispose_arena_thunk moz_dispose_arena_hook "rdx";
+}
+
+macro_rules! hooks {
+    ($($name:literal $entry:ident $exported:literal $wrapper:path;)*) => {
+        &[$(Hook { name: $name, slot: Entry::$entry as usize, exported: $exported, wrapper: $wrapper },)*]
+    };
+}
+
+/// Every hooked function. Where two names are one function, the first is recorded.
+pub static HOOKS: &[Hook] = hooks! {
+    b"malloc" Malloc true internal::malloc;
+    b"free" Free true internal::free;
+    b"calloc" Calloc true internal::calloc;
+    b"realloc" Realloc true internal::realloc;
+    b"memalign" Memalign true internal::memalign;
+    b"posix_memalign" PosixMemalign true internal::posix_memalign;
+    b"aligned_alloc" AlignedAlloc true internal::aligned_alloc;
+    b"reallocarray" Reallocarray true internal::reallocarray;
+    b"valloc" Valloc true internal::valloc;
+    b"pvalloc" Pvalloc true internal::pvalloc;
+    b"cfree" Cfree true internal::cfree;
+    b"free_sized" FreeSized true internal::free_sized;
+    b"free_aligned_sized" FreeAlignedSized true internal::free_aligned_sized;
+    b"strdup" Strdup false strdup_thunk;
+    b"strndup" Strndup false strndup_thunk;
+    b"_Znwm" New false rmtrace_stub_new;
+    b"_Znam" NewArray false rmtrace_stub_new_array;
+    b"_ZnwmSt11align_val_t" NewAligned false rmtrace_stub_new_aligned;
+    b"_ZnamSt11align_val_t" NewArrayAligned false rmtrace_stub_new_array_aligned;
+    b"_ZnwmRKSt9nothrow_t" NewNothrow false new_nothrow_thunk;
+    b"_ZnamRKSt9nothrow_t" NewArrayNothrow false new_array_nothrow_thunk;
+    b"_ZnwmSt11align_val_tRKSt9nothrow_t" NewAlignedNothrow false new_aligned_nothrow_thunk;
+    b"_ZnamSt11align_val_tRKSt9nothrow_t" NewArrayAlignedNothrow false new_array_aligned_nothrow_thunk;
+    b"_ZdlPv" Delete false delete_thunk;
+    b"_ZdaPv" DeleteArray false delete_array_thunk;
+    b"_ZdlPvm" DeleteSized false delete_sized_thunk;
+    b"_ZdaPvm" DeleteArraySized false delete_array_sized_thunk;
+    b"_ZdlPvSt11align_val_t" DeleteAligned false delete_aligned_thunk;
+    b"_ZdaPvSt11align_val_t" DeleteArrayAligned false delete_array_aligned_thunk;
+    b"_ZdlPvmSt11align_val_t" DeleteSizedAligned false delete_sized_aligned_thunk;
+    b"_ZdaPvmSt11align_val_t" DeleteArraySizedAligned false delete_array_sized_aligned_thunk;
+    b"_ZdlPvRKSt9nothrow_t" DeleteNothrow false delete_nothrow_thunk;
+    b"_ZdaPvRKSt9nothrow_t" DeleteArrayNothrow false delete_array_nothrow_thunk;
+    b"moz_arena_malloc" MozArenaMalloc false moz_arena_malloc_thunk;
+    b"moz_arena_calloc" MozArenaCalloc false moz_arena_calloc_thunk;
+    b"moz_arena_realloc" MozArenaRealloc false moz_arena_realloc_thunk;
+    b"moz_arena_free" MozArenaFree false moz_arena_free_thunk;
+    b"moz_arena_memalign" MozArenaMemalign false moz_arena_memalign_thunk;
+};
+
+/// `moz_dispose_arena`: a mark.
+pub static DISPOSE_HOOK: Hook = Hook {
+    name: b"moz_dispose_arena",
+    slot: DISPOSE_ARENA,
+    exported: false,
+    wrapper: moz_dispose_arena_thunk,
+};

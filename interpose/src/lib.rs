@@ -1,0 +1,38 @@
+//! `librmtrace.so`: records the allocator calls of the program it is preloaded into.
+//!
+//! Exported are the allocation functions, the longjmp family and `__libc_start_main` ([`hooks`],
+//! [`start`]), nothing else. The way of a call: [`hooks`] -> [`thread`] (guard, stamp, record) ->
+//! [`spool`] (chunks). [`process`] tells forks apart, [`start`] sets everything up, [`patch`] reaches
+//! programs that bring their own allocator.
+//!
+//! No std, no allocation outside of the constructor, no panic, no lock, no thread, no libc.
+#![no_std]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+extern crate alloc;
+
+mod arena;
+mod bootstrap;
+mod clock;
+mod elf;
+mod hooks;
+mod memory;
+mod patch;
+mod process;
+mod rundir;
+mod spool;
+mod start;
+mod sys;
+mod text;
+mod thread;
+
+/// Nothing here panics; if the compiler disagrees the program stops where it happened.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    sys::abort()
+}

@@ -1,0 +1,490 @@
+//! Starting: once, from the constructor or from the first hooked call, whichever comes first.
+//!
+//! The order matters: first the originals, so that hooked functions work whatever comes after; then
+//! the clock, the run, the spool, the process; patches last. If anything is missing the program runs
+//! on unrecorded.
+
+use crate::elf::{self, LinkMap, Symbol};
+use crate::hooks::{self, DISPOSE_HOOK, HOOKS, Hook};
+use crate::patch::{self, Islands};
+use crate::process::{self, Setup};
+use crate::rundir::{self, Run};
+use crate::{arena, clock, spool, sys, thread};
+use core::arch::naked_asm;
+use core::ffi::{CStr, c_char};
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use rmtrace_format::spool as layout;
+
+static STATE: AtomicU32 = AtomicU32::new(0);
+static MAIN: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(0);
+
+/// The initial stack: arguments, environment, auxiliary vector.
+pub struct Environment {
+    arguments: *const usize,
+    count: usize,
+    variables: *const usize,
+}
+
+impl Environment {
+    fn new(count: usize, arguments: *const usize, variables: *const usize) -> Self {
+        Environment {
+            arguments,
+            count,
+            variables,
+        }
+    }
+
+    fn strings(first: *const usize) -> impl Iterator<Item = &'static [u8]> {
+        let mut at = first;
+        core::iter::from_fn(move || {
+            if at.is_null() {
+                return None;
+            }
+            // SAFETY: the kernel's arrays end with NULL.
+            let string = unsafe { at.read() } as *const c_char;
+            at = at.wrapping_add(1);
+            // SAFETY: the kernel's strings are NUL-terminated and stay.
+            (!string.is_null()).then(|| unsafe { CStr::from_ptr(string) }.to_bytes())
+        })
+    }
+
+    /// Value of a variable.
+    pub fn get(&self, name: &[u8]) -> Option<&'static [u8]> {
+        Self::strings(self.variables).find_map(|variable| {
+            let value = variable.strip_prefix(name)?;
+            value.strip_prefix(b"=")
+        })
+    }
+
+    /// What the program was called as.
+    pub fn program(&self) -> &'static [u8] {
+        Self::strings(self.arguments).next().unwrap_or_default()
+    }
+
+    /// The area that holds arguments and variables.
+    fn area(&self) -> (usize, usize) {
+        let first = Self::strings(self.arguments).next();
+        let last = Self::strings(self.variables)
+            .last()
+            .or(Self::strings(self.arguments).last());
+        match (first, last) {
+            (Some(first), Some(last)) => {
+                let start = first.as_ptr() as usize;
+                let end = (last.as_ptr() as usize).wrapping_add(last.len());
+                (start, end.saturating_sub(start))
+            }
+            _ => (0, 0),
+        }
+    }
+
+    /// Value of an entry of the auxiliary vector, which follows the variables.
+    fn auxiliary(&self, kind: usize) -> usize {
+        let mut at = self.variables;
+        if at.is_null() {
+            return 0;
+        }
+        // SAFETY: the kernel lays out variables, NULL, then pairs that end with AT_NULL.
+        unsafe {
+            while at.read() != 0 {
+                at = at.wrapping_add(1);
+            }
+            at = at.wrapping_add(1);
+            loop {
+                let (tag, value) = (at.read(), at.wrapping_add(1).read());
+                if tag == 0 {
+                    return 0;
+                }
+                if tag == kind {
+                    return value;
+                }
+                at = at.wrapping_add(2);
+            }
+        }
+    }
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static CONSTRUCTOR: unsafe extern "C" fn(i32, *const usize, *const usize) = constructor;
+
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static DESTRUCTOR: extern "C" fn() = process::ending;
+
+unsafe extern "C" fn constructor(count: i32, arguments: *const usize, variables: *const usize) {
+    once(|| Some(Environment::new(count as usize, arguments, variables)));
+}
+
+/// Starts the library if nobody has; for hooked functions that are called before the constructor.
+pub fn start_once() {
+    once(|| {
+        let stack = elf::initial_stack();
+        if stack.is_null() {
+            return None;
+        }
+        // SAFETY: the initial stack begins with the number of arguments.
+        let count = unsafe { stack.read() };
+        let arguments = stack.wrapping_add(1);
+        Some(Environment::new(
+            count,
+            arguments,
+            arguments.wrapping_add(count).wrapping_add(1),
+        ))
+    });
+}
+
+fn once(environment: impl FnOnce() -> Option<Environment>) {
+    if STATE.load(Acquire) != 0 || STATE.compare_exchange(0, 1, AcqRel, Acquire).is_err() {
+        return;
+    }
+    let Some(environment) = environment() else {
+        // The constructor will know.
+        STATE.store(0, Release);
+        return;
+    };
+    start(&environment);
+    STATE.store(2, Release);
+}
+
+/// Entries seen, a bit each.
+#[derive(Default)]
+struct Seen {
+    interposed: u64,
+    detoured: u64,
+    refused: u64,
+}
+
+fn find(name: &[u8]) -> Option<(&'static LinkMap, Symbol)> {
+    elf::objects()
+        .filter(|object| !object.is_ours())
+        .find_map(|object| Some((object, object.find(name)?)))
+}
+
+fn address_of(name: &[u8]) -> usize {
+    find(name).map_or(0, |(_, symbol)| symbol.address)
+}
+
+fn is_libc(object: &LinkMap) -> bool {
+    object.find(b"__libc_start_main").is_some()
+}
+
+fn start(environment: &Environment) {
+    for hook in HOOKS.iter().filter(|hook| hook.exported) {
+        if let Some((_, symbol)) = find(hook.name) {
+            hooks::set_real(hook.slot, symbol.address);
+        }
+    }
+    for (n, name) in hooks::LONGJMP_NAMES.iter().enumerate() {
+        hooks::set_longjmp(n, address_of(name));
+    }
+    MAIN.store(address_of(b"__libc_start_main"), Relaxed);
+    let Some((allocator, _)) = find(b"malloc") else {
+        return;
+    };
+    let keeps_on_zero = [b"mi_malloc".as_slice(), b"moz_arena_malloc"]
+        .iter()
+        .any(|name| allocator.find(name).is_some());
+    hooks::set_zero_frees(!keeps_on_zero && !allocator.path().windows(4).any(|w| w == b"musl"));
+    const AT_SYSINFO_EHDR: usize = 33;
+    clock::start(environment.auxiliary(AT_SYSINFO_EHDR));
+    let Some(run) = Run::find(environment) else {
+        return;
+    };
+    if !open_spool(&run, environment, allocator) {
+        sys::say(&[
+            b"rmtrace: no room for a spool in ",
+            run.path(),
+            b"; this program is not recorded",
+        ]);
+        return;
+    }
+    let seen = hook_all(allocator);
+    if let Some(header) = spool::spool_header() {
+        header.interposed.store(seen.interposed, Relaxed);
+        header.detoured.store(seen.detoured, Relaxed);
+        header.refused.store(seen.refused, Relaxed);
+        let none = seen.interposed | seen.detoured == 0;
+        let mut flags = header.flags.load(Relaxed) | layout::FLAG_READY;
+        if none {
+            flags |= layout::FLAG_NO_HOOKS;
+        }
+        header.flags.store(flags, Release);
+    }
+    process::started();
+}
+
+/// Makes, maps and fills the spool, and everything of the process that goes with it.
+fn open_spool(run: &Run, environment: &Environment, allocator: &LinkMap) -> bool {
+    // SAFETY: the run has mapped it.
+    let control = unsafe { &*run.control };
+    let mut random = [0u8; 16];
+    if !sys::random(&mut random) {
+        return false;
+    }
+    let number = u128::from_le_bytes(random);
+    let id = [number as u64, (number >> 64) as u64];
+    let mut slabs = control.pool_bytes.load(Relaxed) / layout::SLAB_BYTES as u64;
+    let (file_limit, _) = sys::limit(sys::RLIMIT_FSIZE);
+    let room = file_limit.saturating_sub(layout::SLABS_OFFSET as u64);
+    slabs = slabs
+        .min(room / layout::SLAB_BYTES as u64)
+        .min(layout::SLABS_MAX as u64);
+    if slabs == 0 {
+        return false;
+    }
+    let bytes =
+        layout::SLABS_OFFSET.wrapping_add((slabs as usize).wrapping_mul(layout::SLAB_BYTES));
+    let [low, _] = id;
+    let Some(base) = run.make_spool(bytes, low) else {
+        return false;
+    };
+    // SAFETY: fresh and mapped.
+    let present = unsafe {
+        sys::make_present(base, layout::HEADER_BYTES)
+            && sys::make_present(base.wrapping_add(layout::DIRECTORY_OFFSET), slabs as usize)
+    };
+    if !present {
+        sys::munmap(base, bytes);
+        return false;
+    }
+    // SAFETY: present.
+    unsafe {
+        (base as *mut [u64; 512]).write_bytes(0, 1);
+        (base.wrapping_add(layout::DIRECTORY_OFFSET) as *mut u8).write_bytes(0, slabs as usize);
+    }
+    spool::connect(base, slabs as u32, id, run.control);
+    if let Some((fd, identity)) = run.open_chunks() {
+        let limit = control.limit_bytes.load(Relaxed).min(file_limit);
+        spool::set_append(fd, identity, limit);
+    }
+    let wanted = control.flags.load(Relaxed);
+    fill_header(
+        base,
+        run,
+        environment,
+        id,
+        slabs as u32,
+        bytes as u64,
+        wanted,
+    );
+    let usable_size = match wanted & layout::FLAG_USABLE {
+        0 => 0,
+        _ => allocator
+            .find(b"malloc_usable_size")
+            .map_or(0, |symbol| symbol.address),
+    };
+    let ready = process::start(&Setup {
+        callers: wanted & layout::FLAG_CALLERS != 0,
+        usable_size,
+        title: environment.area(),
+        key_create: address_of(b"pthread_key_create"),
+        set_specific: address_of(b"pthread_setspecific"),
+    });
+    if ready && let Some(header) = spool::spool_header() {
+        header.cost_ps.store(thread::measure_own_cost(), Relaxed);
+    }
+    ready
+}
+
+fn fill_header(
+    base: usize,
+    run: &Run,
+    environment: &Environment,
+    id: [u64; 2],
+    slabs: u32,
+    bytes: u64,
+    wanted: u32,
+) {
+    let Some(header) = spool::spool_header() else {
+        return;
+    };
+    let mut flags = wanted;
+    if clock::is_monotonic() {
+        flags |= layout::FLAG_MONOTONIC;
+    }
+    if run.on_disk {
+        flags |= layout::FLAG_ON_DISK;
+    }
+    // /proc/self/task has a link for itself, its parent, and each thread.
+    let threads = sys::stat(c"/proc/self/task").map_or(1, |stat| stat.links.saturating_sub(2));
+    let others_first = elf::objects().any(|object| !object.is_ours() && object.is_init_first());
+    if threads > 1 || others_first {
+        flags |= layout::FLAG_LATE;
+    }
+    header.version.store(layout::VERSION, Relaxed);
+    header.flags.store(flags, Relaxed);
+    for (field, value) in header.id.iter().zip(id) {
+        field.store(value, Relaxed);
+    }
+    header.spool_bytes.store(bytes, Relaxed);
+    header.slabs.store(slabs, Relaxed);
+    header.pid.store(sys::getpid(), Relaxed);
+    header.ppid.store(sys::getppid(), Relaxed);
+    header.arguments.store(environment.count as u32, Relaxed);
+    spool::store_triple(&header.started, clock::triple());
+    header.realtime_ns.store(clock::realtime_ns(), Relaxed);
+    // SAFETY: the header page is present, these ranges are in it and nobody else's yet.
+    let (program, arguments) = unsafe {
+        (
+            core::slice::from_raw_parts_mut(
+                base.wrapping_add(layout::PROGRAM_OFFSET) as *mut u8,
+                layout::PROGRAM_BYTES.wrapping_sub(1),
+            ),
+            core::slice::from_raw_parts_mut(
+                base.wrapping_add(layout::ARGUMENTS_OFFSET) as *mut u8,
+                layout::ARGUMENTS_BYTES,
+            ),
+        )
+    };
+    sys::readlink(c"/proc/self/exe", program);
+    let mut slots = arguments.iter_mut();
+    'all: for argument in Environment::strings(environment.arguments) {
+        for byte in argument.iter().chain([&0]) {
+            match slots.next() {
+                Some(slot) => *slot = *byte,
+                None => break 'all,
+            }
+        }
+    }
+    header.magic.store(layout::MAGIC, Release);
+}
+
+/// Hooks what the program calls: nothing to do where our definition comes first, a patch where the
+/// allocator's own does.
+fn hook_all(allocator: &'static LinkMap) -> Seen {
+    let mut seen = Seen::default();
+    let mut patcher = Patcher {
+        islands: None,
+        done: [(0, 0, 0); 64],
+        count: 0,
+    };
+    let own_allocator = !is_libc(allocator);
+    for hook in HOOKS {
+        let Some((object, symbol)) = find(hook.name) else {
+            continue;
+        };
+        let before_us = elf::objects()
+            .take_while(|candidate| !candidate.is_ours())
+            .any(|candidate| core::ptr::eq(candidate, object));
+        let bit = 1u64 << hook.slot;
+        if hook.exported && !before_us {
+            seen.interposed |= bit;
+        } else if before_us || (own_allocator && core::ptr::eq(object, allocator)) {
+            // Names that we do not export matter only where the allocator itself defines them.
+            if !hook.exported && !(own_allocator && core::ptr::eq(object, allocator)) {
+                continue;
+            }
+            match patcher.patch(hook, object, symbol) {
+                Patched::Done => seen.detoured |= bit,
+                Patched::Alias => {}
+                Patched::Refused => seen.refused |= bit,
+            }
+        }
+    }
+    if own_allocator && let Some(symbol) = allocator.find(DISPOSE_HOOK.name) {
+        patcher.patch(&DISPOSE_HOOK, allocator, symbol);
+    }
+    if patcher.islands.is_some() {
+        patch::finish();
+    }
+    seen
+}
+
+enum Patched {
+    Done,
+    Alias,
+    Refused,
+}
+
+struct Patcher {
+    islands: Option<Islands>,
+    /// Body, address as called, and slot of what is patched.
+    done: [(usize, usize, usize); 64],
+    count: usize,
+}
+
+impl Patcher {
+    fn patch(&mut self, hook: &Hook, object: &LinkMap, symbol: Symbol) -> Patched {
+        let _ = object;
+        let body = patch::body(symbol);
+        let patched = self.done.get(..self.count).unwrap_or_default();
+        if let Some((_, _, slot)) = patched.iter().find(|(done, _, _)| *done == body.address) {
+            hooks::set_real(hook.slot, hooks::real(*slot));
+            return Patched::Alias;
+        }
+        let mut targets = [0usize; 64];
+        for (target, (done, _, _)) in targets.iter_mut().zip(patched) {
+            *target = *done;
+        }
+        if hook.name.starts_with(b"_Zn")
+            && patch::reaches(body, targets.get(..self.count).unwrap_or_default())
+        {
+            // The function it calls records the call.
+            return Patched::Alias;
+        }
+        if self.islands.is_none() {
+            if !arena::open() {
+                return Patched::Refused;
+            }
+            self.islands = Islands::near(body.address);
+        }
+        let Some(islands) = &mut self.islands else {
+            return Patched::Refused;
+        };
+        hooks::set_real(hook.slot, body.address);
+        let result = islands.patch(body, hook.wrapper(), |trampoline| {
+            hooks::set_real(hook.slot, trampoline)
+        });
+        if result.is_err() {
+            hooks::set_real(hook.slot, symbol.address);
+            return Patched::Refused;
+        }
+        if let Some(slot) = self.done.get_mut(self.count) {
+            *slot = (body.address, symbol.address, hook.slot);
+            self.count = self.count.wrapping_add(1);
+        }
+        Patched::Done
+    }
+}
+
+/// What the program calls to run `main`: passes through, with the run in the environment.
+///
+/// # Safety
+/// Called by the program's start code.
+#[unsafe(no_mangle)]
+#[unsafe(naked)]
+pub unsafe extern "C" fn __libc_start_main() {
+    naked_asm!(
+        "push rdi",
+        "push rsi",
+        "push rdx",
+        "push rcx",
+        "push r8",
+        "push r9",
+        "sub rsp, 8",
+        "call {before_main}",
+        "mov r11, rax",
+        "add rsp, 8",
+        "pop r9",
+        "pop r8",
+        "pop rcx",
+        "pop rdx",
+        "pop rsi",
+        "pop rdi",
+        "jmp r11",
+        before_main = sym before_main,
+    )
+}
+
+extern "C" fn before_main() -> usize {
+    start_once();
+    rundir::export();
+    match MAIN.load(Relaxed) {
+        0 => match address_of(b"__libc_start_main") {
+            0 => sys::abort(),
+            address => address,
+        },
+        address => address,
+    }
+}
