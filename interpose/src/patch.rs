@@ -46,10 +46,14 @@ fn bytes_at(address: usize, length: usize) -> &'static [u8] {
     unsafe { core::slice::from_raw_parts(address as *const u8, length) }
 }
 
-/// Follows `endbr64` and direct jumps at the start of a function to the body that does the work.
-pub fn body(symbol: Symbol) -> Symbol {
+/// Follows `endbr64` and direct jumps at the start of a function to the body that does the work, but
+/// not the jumps that are our patches of the functions in `patched`.
+pub fn body(symbol: Symbol, patched: &[usize]) -> Symbol {
     let mut symbol = symbol;
     for _ in 0..4 {
+        if patched.contains(&symbol.address) {
+            return symbol;
+        }
         let at = skip_endbr(symbol.address);
         let [first, rest @ ..] = bytes_at(at, 5) else {
             return symbol;

@@ -27,12 +27,37 @@ pub struct Environment {
 }
 
 impl Environment {
-    fn new(count: usize, arguments: *const usize, variables: *const usize) -> Self {
-        Environment {
-            arguments,
+    /// Finds it: glibc publishes the initial stack; elsewhere it is found from `environ` (musl passes
+    /// nothing to constructors).
+    fn find() -> Option<Environment> {
+        let stack = elf::initial_stack();
+        if !stack.is_null() {
+            // SAFETY: the initial stack begins with the number of arguments.
+            let count = unsafe { stack.read() };
+            let arguments = stack.wrapping_add(1);
+            let variables = arguments.wrapping_add(count).wrapping_add(1);
+            return Some(Environment {
+                arguments,
+                count,
+                variables,
+            });
+        }
+        let environ = find(b"__environ")?.1.address as *const *const usize;
+        // SAFETY: the C library's variable of this name is a pointer to the variables.
+        let variables = unsafe { environ.read() };
+        if variables.is_null() {
+            return None;
+        }
+        // Before the variables lie NULL, the arguments backwards, and their number.
+        const ARGUMENTS_MAX: usize = 100_000;
+        let at = |back: usize| variables.wrapping_sub(back);
+        // SAFETY: the words before the variables are the initial stack's, up to their number.
+        let count = (0..ARGUMENTS_MAX).find(|n| unsafe { at(n.wrapping_add(2)).read() } == *n)?;
+        Some(Environment {
+            arguments: at(count.wrapping_add(1)),
             count,
             variables,
-        }
+        })
     }
 
     fn strings(first: *const usize) -> impl Iterator<Item = &'static [u8]> {
@@ -106,40 +131,24 @@ impl Environment {
 
 #[used]
 #[unsafe(link_section = ".init_array")]
-static CONSTRUCTOR: unsafe extern "C" fn(i32, *const usize, *const usize) = constructor;
+static CONSTRUCTOR: extern "C" fn() = constructor;
 
 #[used]
 #[unsafe(link_section = ".fini_array")]
 static DESTRUCTOR: extern "C" fn() = process::ending;
 
-unsafe extern "C" fn constructor(count: i32, arguments: *const usize, variables: *const usize) {
-    once(|| Some(Environment::new(count as usize, arguments, variables)));
+extern "C" fn constructor() {
+    start_once();
 }
 
-/// Starts the library if nobody has; for hooked functions that are called before the constructor.
+/// Starts the library if nobody has: from the constructor, or from a hooked function that is called
+/// before it.
 pub fn start_once() {
-    once(|| {
-        let stack = elf::initial_stack();
-        if stack.is_null() {
-            return None;
-        }
-        // SAFETY: the initial stack begins with the number of arguments.
-        let count = unsafe { stack.read() };
-        let arguments = stack.wrapping_add(1);
-        Some(Environment::new(
-            count,
-            arguments,
-            arguments.wrapping_add(count).wrapping_add(1),
-        ))
-    });
-}
-
-fn once(environment: impl FnOnce() -> Option<Environment>) {
     if STATE.load(Acquire) != 0 || STATE.compare_exchange(0, 1, AcqRel, Acquire).is_err() {
         return;
     }
-    let Some(environment) = environment() else {
-        // The constructor will know.
+    let Some(environment) = Environment::find() else {
+        // Too early: the constructor comes later.
         STATE.store(0, Release);
         return;
     };
@@ -356,7 +365,8 @@ fn hook_all(allocator: &'static LinkMap) -> Seen {
     let mut seen = Seen::default();
     let mut patcher = Patcher {
         islands: None,
-        done: [(0, 0, 0); 64],
+        bodies: [0; 64],
+        slots: [0; 64],
         count: 0,
     };
     let own_allocator = !is_libc(allocator);
@@ -375,7 +385,7 @@ fn hook_all(allocator: &'static LinkMap) -> Seen {
             if !hook.exported && !(own_allocator && core::ptr::eq(object, allocator)) {
                 continue;
             }
-            match patcher.patch(hook, object, symbol) {
+            match patcher.patch(hook, symbol) {
                 Patched::Done => seen.detoured |= bit,
                 Patched::Alias => {}
                 Patched::Refused => seen.refused |= bit,
@@ -383,7 +393,7 @@ fn hook_all(allocator: &'static LinkMap) -> Seen {
         }
     }
     if own_allocator && let Some(symbol) = allocator.find(DISPOSE_HOOK.name) {
-        patcher.patch(&DISPOSE_HOOK, allocator, symbol);
+        patcher.patch(&DISPOSE_HOOK, symbol);
     }
     if patcher.islands.is_some() {
         patch::finish();
@@ -399,27 +409,25 @@ enum Patched {
 
 struct Patcher {
     islands: Option<Islands>,
-    /// Body, address as called, and slot of what is patched.
-    done: [(usize, usize, usize); 64],
+    /// Bodies that are patched, and their slots.
+    bodies: [usize; 64],
+    slots: [usize; 64],
     count: usize,
 }
 
 impl Patcher {
-    fn patch(&mut self, hook: &Hook, object: &LinkMap, symbol: Symbol) -> Patched {
-        let _ = object;
-        let body = patch::body(symbol);
-        let patched = self.done.get(..self.count).unwrap_or_default();
-        if let Some((_, _, slot)) = patched.iter().find(|(done, _, _)| *done == body.address) {
+    fn patch(&mut self, hook: &Hook, symbol: Symbol) -> Patched {
+        let patched = self.bodies.get(..self.count).unwrap_or_default();
+        let body = patch::body(symbol, patched);
+        let alias = patched
+            .iter()
+            .zip(&self.slots)
+            .find(|(done, _)| **done == body.address);
+        if let Some((_, slot)) = alias {
             hooks::set_real(hook.slot, hooks::real(*slot));
             return Patched::Alias;
         }
-        let mut targets = [0usize; 64];
-        for (target, (done, _, _)) in targets.iter_mut().zip(patched) {
-            *target = *done;
-        }
-        if hook.name.starts_with(b"_Zn")
-            && patch::reaches(body, targets.get(..self.count).unwrap_or_default())
-        {
+        if hook.name.starts_with(b"_Zn") && patch::reaches(body, patched) {
             // The function it calls records the call.
             return Patched::Alias;
         }
@@ -432,16 +440,17 @@ impl Patcher {
         let Some(islands) = &mut self.islands else {
             return Patched::Refused;
         };
-        hooks::set_real(hook.slot, body.address);
-        let result = islands.patch(body, hook.wrapper(), |trampoline| {
-            hooks::set_real(hook.slot, trampoline)
-        });
-        if result.is_err() {
+        let publish = |trampoline| hooks::set_real(hook.slot, trampoline);
+        if islands.patch(body, hook.wrapper(), publish).is_err() {
             hooks::set_real(hook.slot, symbol.address);
             return Patched::Refused;
         }
-        if let Some(slot) = self.done.get_mut(self.count) {
-            *slot = (body.address, symbol.address, hook.slot);
+        if let (Some(done), Some(slot)) = (
+            self.bodies.get_mut(self.count),
+            self.slots.get_mut(self.count),
+        ) {
+            *done = body.address;
+            *slot = hook.slot;
             self.count = self.count.wrapping_add(1);
         }
         Patched::Done
