@@ -1,0 +1,411 @@
+//! Frames: the header that every part of a trace file has, and the frame of events ([`WindowEncoder`]
+//! makes it, [`Frame`] opens it).
+
+use crate::codec::{self, COLUMNS, Columns, Decoder, Ranges};
+use crate::column::{CODEC_RAW, Packer, Unpacker};
+use crate::error::Malformed;
+use crate::index::{FrameEntry, SegmentEntry};
+use crate::model::{Call, Segment, Window};
+use crate::varint::{self, Cursor};
+
+/// `RMFR`, little-endian.
+pub const MAGIC: u32 = u32::from_le_bytes(*b"RMFR");
+/// Bytes of a frame's header.
+pub const HEADER_BYTES: usize = 20;
+/// The longest payload.
+pub const PAYLOAD_BYTES_MAX: u64 = 1 << 30;
+/// Most calls of a frame of events.
+pub const CALLS_MAX: u64 = 1 << 20;
+
+/// Kind: what is said of the run ([`crate::record`]).
+pub const KIND_RUN: u16 = 1;
+/// Kind: a process.
+pub const KIND_PROCESS: u16 = 2;
+/// Kind: events of one process.
+pub const KIND_EVENTS: u16 = 3;
+/// Kind: resident samples.
+pub const KIND_SAMPLES: u16 = 4;
+/// Kind: marks.
+pub const KIND_MARKS: u16 = 5;
+/// Kind: the index.
+pub const KIND_INDEX: u16 = 6;
+/// Kind: the end, which names the index.
+pub const KIND_END: u16 = 7;
+
+/// The header of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameHeader {
+    /// `KIND_...`; others are to be skipped.
+    pub kind: u16,
+    /// Bytes behind the header.
+    pub payload_bytes: u32,
+    /// CRC-32 of the payload.
+    pub payload_crc: u32,
+}
+
+impl FrameHeader {
+    /// The header's bytes.
+    pub fn to_bytes(self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[0..4].copy_from_slice(&MAGIC.to_le_bytes());
+        bytes[4..6].copy_from_slice(&self.kind.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.payload_bytes.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.payload_crc.to_le_bytes());
+        let check = crc32fast::hash(&bytes[..16]);
+        bytes[16..20].copy_from_slice(&check.to_le_bytes());
+        bytes
+    }
+
+    /// Parses a header.
+    pub fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<FrameHeader, Malformed> {
+        let u32_at = |at: usize| {
+            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
+        if u32_at(0) != MAGIC {
+            return Err(Malformed::new("no frame begins here"));
+        }
+        if u32_at(16) != crc32fast::hash(&bytes[..16]) {
+            return Err(Malformed::new("the checksum of the frame's header differs"));
+        }
+        let header = FrameHeader {
+            kind: u16::from_le_bytes([bytes[4], bytes[5]]),
+            payload_bytes: u32_at(8),
+            payload_crc: u32_at(12),
+        };
+        if u64::from(header.payload_bytes) > PAYLOAD_BYTES_MAX {
+            return Err(Malformed::new("the frame is longer than the format allows"));
+        }
+        Ok(header)
+    }
+
+    /// Checks the payload's checksum.
+    pub fn check(&self, payload: &[u8]) -> Result<(), Malformed> {
+        if crc32fast::hash(payload) == self.payload_crc {
+            Ok(())
+        } else {
+            Err(Malformed::new("the frame's checksum differs"))
+        }
+    }
+}
+
+/// Makes a whole frame of `payload`, which begins with [`HEADER_BYTES`] of room.
+pub(crate) fn seal(kind: u16, frame: &mut [u8]) {
+    if let Some((room, payload)) = frame.split_first_chunk_mut::<HEADER_BYTES>() {
+        let header = FrameHeader {
+            kind,
+            payload_bytes: payload.len() as u32,
+            payload_crc: crc32fast::hash(payload),
+        };
+        *room = header.to_bytes();
+    }
+}
+
+/// One or more frames of events, ready to be written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EncodedFrame {
+    /// The bytes, headers included.
+    pub bytes: Vec<u8>,
+    /// What the index says of each; offsets count from the start of `bytes`.
+    pub entries: Vec<FrameEntry>,
+}
+
+impl EncodedFrame {
+    /// Calls in it.
+    pub fn calls(&self) -> u64 {
+        self.entries.iter().map(FrameEntry::calls).sum()
+    }
+}
+
+/// Encodes windows. One for each encoder thread; it keeps its buffers.
+#[derive(Default)]
+pub struct WindowEncoder {
+    columns: Columns,
+    directory: Vec<u8>,
+    packed: Vec<u8>,
+    packer: Packer,
+    encoder: codec::Encoder,
+}
+
+impl WindowEncoder {
+    /// An encoder.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Encodes a window, of any length: one with more than [`CALLS_MAX`] calls becomes several
+    /// frames. Empty segments are left out, an empty window is an empty result.
+    pub fn encode(&mut self, window: &Window) -> EncodedFrame {
+        let mut out = EncodedFrame::default();
+        let mut parts: Vec<(u32, u64, &[Call])> = Vec::new();
+        let mut calls = 0;
+        for Segment {
+            thread,
+            first_ordinal,
+            calls: segment_calls,
+        } in &window.segments
+        {
+            let mut rest = segment_calls.as_slice();
+            let mut ordinal = *first_ordinal;
+            while !rest.is_empty() {
+                let room = (CALLS_MAX - calls) as usize;
+                let (now, later) = rest.split_at(rest.len().min(room));
+                if !now.is_empty() {
+                    parts.push((*thread, ordinal, now));
+                    ordinal += now.len() as u64;
+                    calls += now.len() as u64;
+                }
+                if calls == CALLS_MAX {
+                    self.frame(window.process, &parts, &mut out);
+                    parts.clear();
+                    calls = 0;
+                }
+                rest = later;
+            }
+        }
+        if !parts.is_empty() {
+            self.frame(window.process, &parts, &mut out);
+        }
+        out
+    }
+
+    fn frame(&mut self, process: u32, parts: &[(u32, u64, &[Call])], out: &mut EncodedFrame) {
+        let start = out.bytes.len();
+        self.directory.clear();
+        self.columns.iter_mut().for_each(Vec::clear);
+        let mut segments = Vec::with_capacity(parts.len());
+        for &(thread, first_ordinal, calls) in parts {
+            let before: [usize; COLUMNS] = std::array::from_fn(|n| self.columns[n].len());
+            self.encoder.encode(calls, &mut self.columns);
+            let first_tick = calls.first().map_or(0, |call| call.tick);
+            let last_tick = calls.last().map_or(0, |call| call.tick_end);
+            for value in [
+                u64::from(thread),
+                first_ordinal,
+                calls.len() as u64,
+                first_tick,
+                last_tick.wrapping_sub(first_tick),
+            ] {
+                varint::put(&mut self.directory, value);
+            }
+            for (column, before) in self.columns.iter().zip(before) {
+                varint::put(&mut self.directory, (column.len() - before) as u64);
+            }
+            segments.push(SegmentEntry {
+                thread,
+                first_ordinal,
+                count: calls.len() as u64,
+                first_tick,
+                last_tick,
+            });
+        }
+        let calls: u64 = segments.iter().map(|segment| segment.count).sum();
+        out.bytes.resize(start + HEADER_BYTES, 0);
+        varint::put(&mut out.bytes, u64::from(process));
+        varint::put(&mut out.bytes, segments.len() as u64);
+        varint::put(&mut out.bytes, calls);
+        self.packed.clear();
+        let columns = std::iter::once(&self.directory).chain(&self.columns);
+        for raw in columns {
+            let before = self.packed.len();
+            let codec = if raw.is_empty() {
+                CODEC_RAW
+            } else {
+                self.packer.pack(raw, &mut self.packed)
+            };
+            out.bytes.push(codec);
+            varint::put(&mut out.bytes, raw.len() as u64);
+            varint::put(&mut out.bytes, (self.packed.len() - before) as u64);
+        }
+        out.bytes.extend_from_slice(&self.packed);
+        seal(KIND_EVENTS, &mut out.bytes[start..]);
+        out.entries.push(FrameEntry {
+            offset: start as u64,
+            bytes: (out.bytes.len() - start) as u64,
+            process,
+            segments: segments.into_boxed_slice(),
+        });
+    }
+}
+
+/// The longest column of `calls` calls that a reader accepts: the longest call has 31 bytes in one.
+fn column_bytes_max(calls: u64) -> u64 {
+    calls * 32
+}
+
+/// The longest directory of so many segments: each has 5 + [`COLUMNS`] integers of at most 10 bytes.
+fn directory_bytes_max(segments: u64) -> u64 {
+    segments * (5 + COLUMNS as u64) * 10
+}
+
+/// What the front of a frame of events says.
+struct Front<'a> {
+    process: u32,
+    segments: u64,
+    calls: u64,
+    /// Codec, length, stored bytes: the directory and the columns.
+    stored: [(u8, usize, &'a [u8]); COLUMNS + 1],
+}
+
+impl<'a> Front<'a> {
+    fn parse(payload: &'a [u8]) -> Result<Front<'a>, Malformed> {
+        let mut cursor = Cursor::new(payload);
+        let process = cursor.varint_u32()?;
+        let segments = cursor.varint()?;
+        let calls = cursor.varint()?;
+        if calls > CALLS_MAX || segments > calls || segments == 0 {
+            return Err(Malformed::new(
+                "it has more segments or calls than the format allows",
+            ));
+        }
+        let mut lengths = [(0, 0, 0); COLUMNS + 1];
+        for (n, (codec, raw, stored)) in lengths.iter_mut().enumerate() {
+            *codec = cursor.byte()?;
+            let bytes = cursor.varint()?;
+            let limit = if n == 0 {
+                directory_bytes_max(segments)
+            } else {
+                column_bytes_max(calls)
+            };
+            if bytes > limit {
+                return Err(Malformed::new(
+                    "a column says it is longer than its calls can be",
+                ));
+            }
+            *raw = bytes as usize;
+            let bytes = cursor.varint()?;
+            *stored = usize::try_from(bytes)
+                .ok()
+                .filter(|bytes| *bytes <= payload.len())
+                .ok_or(Malformed::new("a column is longer than its frame"))?;
+        }
+        let mut stored = [(CODEC_RAW, 0, &payload[..0]); COLUMNS + 1];
+        for (column, (codec, raw, length)) in stored.iter_mut().zip(lengths) {
+            *column = (codec, raw, cursor.take(length)?);
+        }
+        if !cursor.rest().is_empty() {
+            return Err(Malformed::new("it has bytes behind its last column"));
+        }
+        Ok(Front {
+            process,
+            segments,
+            calls,
+            stored,
+        })
+    }
+
+    fn directory(
+        &self,
+        unpacker: &mut Unpacker,
+    ) -> Result<(Box<[SegmentEntry]>, Vec<Ranges>), Malformed> {
+        let (codec, raw_bytes, stored) = self.stored[0];
+        let raw = unpacker.unpack(codec, raw_bytes, stored)?;
+        let mut cursor = Cursor::new(&raw);
+        let mut entries = Vec::with_capacity(self.segments as usize);
+        let mut ranges = Vec::with_capacity(self.segments as usize);
+        let mut ends = [0usize; COLUMNS];
+        let mut calls = 0u64;
+        for _ in 0..self.segments {
+            let thread = cursor.varint_u32()?;
+            let first_ordinal = cursor.varint()?;
+            let count = cursor.varint()?;
+            let first_tick = cursor.varint()?;
+            let last_tick = first_tick.wrapping_add(cursor.varint()?);
+            if count == 0 || count > self.calls || first_ordinal.checked_add(count).is_none() {
+                return Err(Malformed::new("a segment has a count that can't be"));
+            }
+            calls += count;
+            let mut segment: Ranges = [(0, 0); COLUMNS];
+            for ((range, end), column) in segment.iter_mut().zip(&mut ends).zip(&self.stored[1..]) {
+                let from = *end;
+                *end = usize::try_from(cursor.varint()?)
+                    .ok()
+                    .and_then(|bytes| from.checked_add(bytes))
+                    .filter(|end| *end <= column.1)
+                    .ok_or(Malformed::new("a segment is longer than its columns"))?;
+                *range = (from, *end);
+            }
+            entries.push(SegmentEntry {
+                thread,
+                first_ordinal,
+                count,
+                first_tick,
+                last_tick,
+            });
+            ranges.push(segment);
+        }
+        let whole = ends
+            .iter()
+            .zip(&self.stored[1..])
+            .all(|(end, column)| *end == column.1);
+        if calls != self.calls || !whole || !cursor.rest().is_empty() {
+            return Err(Malformed::new("its directory does not cover its columns"));
+        }
+        Ok((entries.into_boxed_slice(), ranges))
+    }
+}
+
+/// Reads the directory of a frame of events without its columns.
+pub(crate) fn directory(
+    payload: &[u8],
+    unpacker: &mut Unpacker,
+) -> Result<(u32, Box<[SegmentEntry]>), Malformed> {
+    let front = Front::parse(payload)?;
+    let (entries, _) = front.directory(unpacker)?;
+    Ok((front.process, entries))
+}
+
+/// An opened frame of events: its columns decompressed, its calls not yet decoded.
+pub struct Frame {
+    /// The process whose events it has.
+    pub process: u32,
+    /// Its segments.
+    pub segments: Box<[SegmentEntry]>,
+    ranges: Vec<Ranges>,
+    columns: Columns,
+}
+
+impl Frame {
+    /// Opens the frame with this payload.
+    pub fn open(payload: &[u8], unpacker: &mut Unpacker) -> Result<Frame, Malformed> {
+        let front = Front::parse(payload)?;
+        let (segments, ranges) = front.directory(unpacker)?;
+        let mut columns = Columns::default();
+        for (column, (codec, raw_bytes, stored)) in columns.iter_mut().zip(&front.stored[1..]) {
+            *column = unpacker.unpack(*codec, *raw_bytes, stored)?;
+        }
+        Ok(Frame {
+            process: front.process,
+            segments,
+            ranges,
+            columns,
+        })
+    }
+
+    /// A decoder for the segment of this position in [`Frame::segments`].
+    pub fn decoder(&self, segment: usize) -> Option<Decoder> {
+        let entry = self.segments.get(segment)?;
+        let ranges = self.ranges.get(segment)?;
+        Some(Decoder::new(*ranges, entry.count, entry.first_tick))
+    }
+
+    /// Its columns, for [`Decoder::decode`].
+    pub fn columns(&self) -> &Columns {
+        &self.columns
+    }
+
+    /// Bytes it holds.
+    pub fn held_bytes(&self) -> usize {
+        self.columns.iter().map(Vec::capacity).sum::<usize>()
+            + self.segments.len() * (size_of::<SegmentEntry>() + size_of::<Ranges>())
+    }
+
+    /// All calls of a segment at once.
+    pub fn calls(&self, segment: usize) -> Result<Vec<Call>, Malformed> {
+        let mut decoder = self
+            .decoder(segment)
+            .ok_or(Malformed::new("there is no such segment"))?;
+        let mut calls = Vec::with_capacity(decoder.left() as usize);
+        decoder.decode(&self.columns, u64::MAX, |call| calls.push(*call))?;
+        Ok(calls)
+    }
+}

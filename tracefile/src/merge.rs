@@ -1,0 +1,722 @@
+//! Merges the threads of all processes into one stream in time order, for a [`Consumer`].
+//!
+//! A frame is opened when its first tick is reached, a thread's stream decoded in blocks of
+//! [`BLOCK_CALLS`] and dropped when it is exhausted, so memory grows with the threads that are busy
+//! at the same time, not with the threads of the run. Forks are told by [`crate::fork`].
+
+use crate::agenda::{Appointment, PHASE_END, What};
+use crate::consumer::Consumer;
+use crate::error::ReadError;
+use crate::fork::{Due, ForkTable};
+use crate::frame::Frame;
+use crate::heap::Heap;
+use crate::index::FrameEntry;
+use crate::model::{Ended, StartedBy};
+use crate::reader::{FrameScratch, TraceReader};
+use crate::stream::{Clock, Pending, Stream, push_steps};
+use crate::tie;
+use rmtrace_format::event::Event;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::ops::ControlFlow;
+use std::rc::Rc;
+
+/// Calls decoded at a time and thread: 16 to 32 KiB of events, which stay in the first-level cache.
+pub const BLOCK_CALLS: u64 = 256;
+
+/// What to merge, and who is told how far it is.
+#[derive(Default)]
+pub struct MergeOptions<'a> {
+    /// Only these processes. What a fork inherits comes from its parent:
+    /// [`TraceReader::with_ancestors`] adds the parents.
+    pub processes: Option<Vec<u32>>,
+    /// Only these threads (of each process).
+    pub threads: Option<Vec<u32>>,
+    /// Called about every few hundred events with the number delivered; may end the merge.
+    pub progress: Option<&'a mut dyn FnMut(u64) -> ControlFlow<()>>,
+}
+
+/// What a merge did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MergeStats {
+    /// Steps delivered (a realloc is two).
+    pub events: u64,
+    /// Frames opened.
+    pub frames: u64,
+    /// Times several threads of a process had events at the same tick.
+    pub ties: u64,
+    /// Ties in which no order fits the address table.
+    pub ties_unresolved: u64,
+    /// Most streams open at a time.
+    pub streams_peak: usize,
+    /// Whether the progress callback ended it.
+    pub stopped: bool,
+}
+
+impl TraceReader {
+    /// Delivers everything to `consumer` in time order.
+    ///
+    /// # Errors
+    /// When a frame can't be read or is damaged; what came before was delivered.
+    pub fn merge(&self, consumer: &mut impl Consumer) -> Result<MergeStats, ReadError> {
+        self.merge_with(consumer, MergeOptions::default())
+    }
+
+    /// As [`TraceReader::merge`], of a part, or with progress.
+    ///
+    /// # Errors
+    /// As [`TraceReader::merge`].
+    pub fn merge_with(
+        &self,
+        consumer: &mut impl Consumer,
+        options: MergeOptions<'_>,
+    ) -> Result<MergeStats, ReadError> {
+        Merge::new(self, consumer, options).run()
+    }
+
+    /// `process` and the processes that it inherited blocks from.
+    pub fn with_ancestors(&self, process: u32) -> Vec<u32> {
+        let mut numbers = vec![process];
+        let mut child = self.process(process);
+        while let Some(parent) = child
+            .filter(|child| child.started_by == StartedBy::Fork)
+            .and_then(|child| child.parent.filter(|parent| *parent < child.number))
+        {
+            numbers.push(parent);
+            child = self.process(parent);
+        }
+        numbers
+    }
+}
+
+/// Order of the merge: time, then process, then thread.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    ns: u64,
+    process: u32,
+    thread: u32,
+    slot: u32,
+}
+
+/// What [`Merge::refill`] found.
+enum Refill {
+    Events,
+    /// The next segment begins at this time.
+    NotBefore(u64),
+    Exhausted,
+}
+
+struct ProcessState {
+    included: bool,
+    started: bool,
+    /// Open streams by thread.
+    streams: HashMap<u32, usize>,
+    forks: ForkTable,
+}
+
+struct Merge<'r, 'c, 'o, C> {
+    reader: &'r TraceReader,
+    consumer: &'c mut C,
+    options: MergeOptions<'o>,
+    origin: u64,
+    heap: Heap<Key>,
+    agenda: BinaryHeap<Appointment>,
+    orders: u64,
+    streams: Vec<Option<Box<Stream>>>,
+    slots_free: Vec<usize>,
+    buffers: Vec<Vec<Event>>,
+    processes: Vec<ProcessState>,
+    scratch: FrameScratch,
+    tied: Tied,
+    /// Time of what was delivered last: a trace that lies does not make it go backwards.
+    now_ns: u64,
+    stats: MergeStats,
+}
+
+/// Streams with events at the same tick; kept for its buffers.
+#[derive(Default)]
+struct Tied {
+    streams: Vec<(Key, Box<Stream>)>,
+    /// Their events of that tick, one stream after the other.
+    events: Vec<Event>,
+    /// First and last (excluded) in `events`, of each stream.
+    ends: Vec<(usize, usize)>,
+}
+
+impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
+    fn new(reader: &'r TraceReader, consumer: &'c mut C, options: MergeOptions<'o>) -> Self {
+        let origin = reader.ticks().map_or(0, |(first, _)| first);
+        let mut merge = Merge {
+            reader,
+            consumer,
+            options,
+            origin,
+            heap: Heap::new(),
+            agenda: BinaryHeap::new(),
+            orders: 0,
+            streams: Vec::new(),
+            slots_free: Vec::new(),
+            buffers: Vec::new(),
+            processes: Vec::new(),
+            scratch: FrameScratch::default(),
+            tied: Tied::default(),
+            now_ns: 0,
+            stats: MergeStats::default(),
+        };
+        merge.plan();
+        merge
+    }
+
+    fn ns(&self, tick: u64) -> u64 {
+        tick.saturating_sub(self.origin)
+            .saturating_mul(self.reader.tick_ns())
+    }
+
+    fn appoint(&mut self, ns: u64, phase: u8, what: What) {
+        let order = self.orders;
+        self.orders += 1;
+        self.agenda.push(Appointment {
+            ns,
+            phase,
+            order,
+            what,
+        });
+    }
+
+    /// Fills the agenda and the fork tables.
+    fn plan(&mut self) {
+        let reader = self.reader;
+        let last_ns = self.ns(reader.ticks().map_or(0, |(_, last)| last));
+        let mut spans: HashMap<u32, (u64, u64)> = HashMap::new();
+        for frame in reader.frames() {
+            let span = spans.entry(frame.process).or_insert((u64::MAX, 0));
+            span.0 = span.0.min(frame.first_tick());
+            span.1 = span.1.max(frame.last_tick());
+        }
+        let included = |number: u32| {
+            self.options
+                .processes
+                .as_ref()
+                .is_none_or(|processes| processes.contains(&number))
+        };
+        let included: Vec<bool> = reader
+            .processes()
+            .iter()
+            .map(|process| included(process.number))
+            .collect();
+        self.processes = included
+            .iter()
+            .map(|included| ProcessState {
+                included: *included,
+                started: false,
+                streams: HashMap::new(),
+                forks: ForkTable::default(),
+            })
+            .collect();
+        for (at, process) in reader.processes().iter().enumerate() {
+            if !included[at] {
+                continue;
+            }
+            let span = spans.get(&process.number).copied();
+            let started = span.map_or(process.started, |(first, _)| first.min(process.started));
+            self.appoint(self.ns(started), 0, What::Start(at));
+            let end = span.map_or(process.ended_at, |(_, last)| last.max(process.ended_at));
+            let end_ns = self.ns(end);
+            if process.ended != Ended::Unknown && end_ns < last_ns {
+                self.appoint(end_ns, PHASE_END, What::End(at));
+            }
+            let parent = process
+                .parent
+                .filter(|parent| process.started_by == StartedBy::Fork && *parent < process.number)
+                .and_then(|parent| self.position(parent));
+            if let Some(parent) = parent.filter(|parent| included[*parent]) {
+                self.processes[parent].forks.add(at, process);
+            }
+        }
+        for (at, frame) in reader.frames().iter().enumerate() {
+            if self.wants(frame) {
+                self.appoint(self.ns(frame.first_tick()), 1, What::Frame(at));
+            }
+        }
+        for (at, side) in reader.sides().iter().enumerate() {
+            self.appoint(self.ns(side.first_tick), 2, What::Side(at));
+        }
+    }
+
+    fn position(&self, process: u32) -> Option<usize> {
+        self.reader
+            .processes()
+            .binary_search_by_key(&process, |process| process.number)
+            .ok()
+    }
+
+    fn wants_thread(&self, thread: u32) -> bool {
+        self.options
+            .threads
+            .as_ref()
+            .is_none_or(|threads| threads.contains(&thread))
+    }
+
+    fn wants(&self, frame: &FrameEntry) -> bool {
+        self.position(frame.process)
+            .is_some_and(|at| self.processes[at].included)
+            && frame.segments.iter().any(|s| self.wants_thread(s.thread))
+    }
+
+    fn run(mut self) -> Result<MergeStats, ReadError> {
+        loop {
+            let head = self.heap.first();
+            let mut limit = u64::MAX;
+            if let Some(next) = self.agenda.peek() {
+                let due = head.is_none_or(|head| {
+                    next.ns < head.ns || (next.ns == head.ns && next.phase < PHASE_END)
+                });
+                if due {
+                    if let Some(appointment) = self.agenda.pop() {
+                        self.keep(appointment)?;
+                    }
+                    continue;
+                }
+                limit = next.ns.saturating_add(u64::from(next.phase == PHASE_END));
+            }
+            let Some(head) = head else { break };
+            self.now_ns = self.now_ns.max(head.ns);
+            if let Some(second) = self.heap.second() {
+                if second.ns == head.ns && second.process == head.process {
+                    self.tie(head)?;
+                    continue;
+                }
+                let after = second
+                    .ns
+                    .saturating_add(u64::from(second.process > head.process));
+                limit = limit.min(after);
+            }
+            self.run_stream(head, limit)?;
+            if let Some(progress) = &mut self.options.progress
+                && progress(self.stats.events).is_break()
+            {
+                self.stats.stopped = true;
+                break;
+            }
+        }
+        if let Some(progress) = &mut self.options.progress {
+            // Whether it is to go on matters no more.
+            let _ = progress(self.stats.events);
+        }
+        Ok(self.stats)
+    }
+
+    /// Does what an appointment says.
+    fn keep(&mut self, appointment: Appointment) -> Result<(), ReadError> {
+        let ns = appointment.ns;
+        match appointment.what {
+            What::Start(at) => self.start(at, ns, None),
+            What::Frame(at) => self.open_frame(at)?,
+            What::Side(at) => {
+                if let Some(side) = self.reader.sides().get(at) {
+                    for mark in self.reader.marks(side)? {
+                        if self.includes(mark.process) && self.wants_thread(mark.thread) {
+                            self.appoint(self.ns(mark.tick), 2, What::Mark(Box::new(mark)));
+                        }
+                    }
+                    for sample in self.reader.samples(side)? {
+                        if self.includes(sample.process) {
+                            self.appoint(self.ns(sample.tick), 2, What::Sample(Box::new(sample)));
+                        }
+                    }
+                }
+            }
+            What::Mark(mark) => self.consumer.mark(&mark, ns),
+            What::Sample(sample) => self.consumer.sample(&sample, ns),
+            What::End(at) => {
+                if let Some(process) = self.reader.processes().get(at) {
+                    self.consumer
+                        .process_ended(process.number, process.ended, ns);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn includes(&self, process: u32) -> bool {
+        self.position(process)
+            .is_none_or(|at| self.processes[at].included)
+    }
+
+    /// Tells of a process and, if it was forked, of its fork. `current` is the parent's stream that
+    /// is being run, if it is that which brought the fork about.
+    fn start(&mut self, at: usize, ns: u64, current: Option<&Stream>) {
+        let reader = self.reader;
+        let Some(process) = reader.processes().get(at) else {
+            return;
+        };
+        if std::mem::replace(&mut self.processes[at].started, true) {
+            return;
+        }
+        let parent = process
+            .parent
+            .filter(|parent| *parent < process.number)
+            .and_then(|number| self.position(number))
+            .filter(|parent| self.processes[*parent].included);
+        if let Some(parent) = parent {
+            self.start(parent, ns, None);
+        }
+        self.consumer.process_started(process, ns);
+        let Some(parent) = parent.filter(|_| process.started_by == StartedBy::Fork) else {
+            return;
+        };
+        let parent_number = reader.processes()[parent].number;
+        self.consumer.fork(process.number, parent_number, ns);
+        let streams = &self.streams;
+        let open = &self.processes[parent].streams;
+        let delivered = |thread: u32| match current {
+            Some(stream) if stream.thread == thread => Some(stream.ordinal),
+            _ => open
+                .get(&thread)
+                .and_then(|slot| streams.get(*slot)?.as_ref())
+                .map(|stream| stream.ordinal),
+        };
+        let outstanding =
+            self.processes[parent]
+                .forks
+                .outstanding(reader, process, parent_number, delivered);
+        self.processes[parent]
+            .forks
+            .inherit(process.number, outstanding);
+    }
+
+    fn open_frame(&mut self, at: usize) -> Result<(), ReadError> {
+        let Some(entry) = self.reader.frames().get(at) else {
+            return Ok(());
+        };
+        let Some(process_at) = self.position(entry.process) else {
+            return Ok(());
+        };
+        let frame = Rc::new(self.reader.frame(entry, &mut self.scratch)?);
+        self.stats.frames += 1;
+        for (n, segment) in entry.segments.iter().enumerate() {
+            if !self.wants_thread(segment.thread) {
+                continue;
+            }
+            let Some(decoder) = frame.decoder(n) else {
+                continue;
+            };
+            let pending = Pending {
+                frame: Rc::clone(&frame),
+                segment: *segment,
+                decoder,
+            };
+            self.open_segment(process_at, entry.process, pending);
+        }
+        self.stats.streams_peak = self.stats.streams_peak.max(self.heap.len());
+        Ok(())
+    }
+
+    /// Adds a segment to the stream of its thread.
+    fn open_segment(&mut self, process_at: usize, process: u32, pending: Pending) {
+        let thread = pending.segment.thread;
+        let key = Key {
+            ns: self.ns(pending.segment.first_tick),
+            process,
+            thread,
+            slot: 0,
+        };
+        let state = &mut self.processes[process_at];
+        if let Some(slot) = state.streams.get(&thread).copied() {
+            if let Some(stream) = self.streams.get_mut(slot).and_then(Option::as_mut) {
+                let ordinal = pending.segment.first_ordinal;
+                let at = stream
+                    .queue
+                    .partition_point(|other| other.segment.first_ordinal <= ordinal);
+                stream.queue.insert(at, pending);
+                if at == 0 && stream.at == stream.events.len() {
+                    let slot = slot as u32;
+                    self.heap.lower(|key| key.slot == slot, Key { slot, ..key });
+                }
+            }
+            return;
+        }
+        let delivered = state.forks.delivered(thread);
+        let stream = Stream {
+            current: None,
+            queue: VecDeque::from([pending]),
+            events: Vec::new(),
+            at: 0,
+            process,
+            thread,
+            process_at,
+            ordinal: delivered,
+            decoded: delivered,
+            stop: state.forks.stop(thread),
+            clock_ns: 0,
+        };
+        let slot = match self.slots_free.pop() {
+            Some(slot) => slot,
+            None => {
+                self.streams.push(None);
+                self.streams.len() - 1
+            }
+        };
+        state.streams.insert(thread, slot);
+        self.streams[slot] = Some(Box::new(stream));
+        self.heap.push(Key {
+            slot: slot as u32,
+            ..key
+        });
+    }
+
+    /// Decodes the next block of a stream whose events are all delivered, unless its next segment
+    /// begins at `limit_ns` or later.
+    fn refill(&mut self, stream: &mut Stream, limit_ns: u64) -> Result<Refill, ReadError> {
+        if stream.events.capacity() == 0 {
+            stream.events = self.buffers.pop().unwrap_or_default();
+        }
+        stream.events.clear();
+        stream.at = 0;
+        while stream.current.as_ref().is_none_or(|(_, d)| d.left() == 0) {
+            stream.current = None;
+            let Some(next) = stream.queue.front() else {
+                return Ok(Refill::Exhausted);
+            };
+            let ns = self.ns(next.segment.first_tick);
+            if ns >= limit_ns {
+                return Ok(Refill::NotBefore(ns));
+            }
+            if let Some(next) = stream.queue.pop_front() {
+                // Calls may be missing in between; events taken but not delivered still count.
+                let missing = next.segment.first_ordinal.saturating_sub(stream.decoded);
+                stream.ordinal = stream.ordinal.saturating_add(missing);
+                stream.decoded = stream.decoded.max(next.segment.first_ordinal);
+                stream.current = Some((next.frame, next.decoder));
+            }
+        }
+        let Some((frame, decoder)) = &mut stream.current else {
+            return Ok(Refill::Exhausted);
+        };
+        stream.decoded += decoder.left().min(BLOCK_CALLS);
+        let mut clock = Clock {
+            origin: self.origin,
+            tick_ns: self.reader.tick_ns(),
+            latest_ns: stream.clock_ns.max(self.now_ns),
+        };
+        let (process, thread) = (stream.process, stream.thread);
+        let events = &mut stream.events;
+        let decoded = decoder.decode(frame.columns(), BLOCK_CALLS, |call| {
+            push_steps(events, call, &mut clock, process, thread);
+        });
+        if let Err(found) = decoded {
+            let offset = self.offset_of(process, frame);
+            return Err(self.reader.damaged(offset, "the frame of events", found));
+        }
+        stream.clock_ns = clock.latest_ns;
+        Ok(Refill::Events)
+    }
+
+    /// Where an open frame begins in the file, for messages.
+    fn offset_of(&self, process: u32, frame: &Frame) -> u64 {
+        self.reader
+            .frames()
+            .iter()
+            .find(|entry| entry.process == process && entry.segments == frame.segments)
+            .map_or(0, |entry| entry.offset)
+    }
+
+    /// Delivers the events of the first stream up to `limit_ns`, that excluded.
+    fn run_stream(&mut self, head: Key, limit_ns: u64) -> Result<(), ReadError> {
+        let slot = head.slot as usize;
+        let Some(mut stream) = self.streams.get_mut(slot).and_then(Option::take) else {
+            self.heap.pop();
+            return Ok(());
+        };
+        loop {
+            let inheriting = self.processes[stream.process_at].forks.inheriting();
+            let mut ordinal = stream.ordinal;
+            let pending = stream.events.get(stream.at..).unwrap_or_default();
+            let mut delivered = 0;
+            for event in pending {
+                if event.time_ns >= limit_ns || ordinal >= stream.stop || inheriting {
+                    break;
+                }
+                self.consumer.event(event);
+                ordinal += u64::from(event.counts());
+                delivered += 1;
+            }
+            stream.ordinal = ordinal;
+            stream.at += delivered;
+            self.stats.events += delivered as u64;
+            match stream.events.get(stream.at) {
+                Some(event) if event.time_ns >= limit_ns => {
+                    self.heap.replace_first(Key {
+                        ns: event.time_ns,
+                        ..head
+                    });
+                    self.streams[slot] = Some(stream);
+                    return Ok(());
+                }
+                Some(event) => {
+                    let event = *event;
+                    stream.at += 1;
+                    self.deliver(&mut stream, &event);
+                }
+                None => {
+                    match self.refill(&mut stream, limit_ns)? {
+                        Refill::Events => {}
+                        Refill::NotBefore(ns) => {
+                            self.heap.replace_first(Key { ns, ..head });
+                            self.streams[slot] = Some(stream);
+                            return Ok(());
+                        }
+                        Refill::Exhausted => {
+                            self.heap.pop();
+                            self.close(slot, stream);
+                            return Ok(());
+                        }
+                    }
+                    // A block at a time, so that progress is told also where nothing interrupts.
+                    if self.options.progress.is_some()
+                        && let Some(event) = stream.events.first()
+                    {
+                        self.heap.replace_first(Key {
+                            ns: event.time_ns,
+                            ..head
+                        });
+                        self.streams[slot] = Some(stream);
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Delivers an event of `stream` with all that forks ask for.
+    fn deliver(&mut self, stream: &mut Stream, event: &Event) {
+        if stream.ordinal >= stream.stop {
+            loop {
+                let forks = &mut self.processes[stream.process_at].forks;
+                match forks.due(stream.thread, stream.ordinal) {
+                    Due::Child(child) => self.start(child, event.time_ns, Some(stream)),
+                    Due::Nothing { stop } => {
+                        stream.stop = stop;
+                        break;
+                    }
+                }
+            }
+        }
+        self.consumer.event(event);
+        let forks = &mut self.processes[stream.process_at].forks;
+        if forks.inheriting() {
+            let consumer = &mut *self.consumer;
+            forks.deliver(stream.thread, stream.ordinal, event.counts(), |child| {
+                consumer.inherit(child, event);
+            });
+        }
+        stream.ordinal += u64::from(event.counts());
+        self.stats.events += 1;
+    }
+
+    fn close(&mut self, slot: usize, mut stream: Box<Stream>) {
+        let state = &mut self.processes[stream.process_at];
+        state.streams.remove(&stream.thread);
+        state.forks.closed(stream.thread, stream.ordinal);
+        stream.events.clear();
+        self.buffers.push(stream.events);
+        self.slots_free.push(slot);
+    }
+
+    /// Several threads of a process have events at the same tick: [`crate::tie`] has the order.
+    fn tie(&mut self, head: Key) -> Result<(), ReadError> {
+        self.stats.ties += 1;
+        let mut tied = std::mem::take(&mut self.tied);
+        while let Some(key) = self.heap.first() {
+            if key.ns != head.ns || key.process != head.process {
+                break;
+            }
+            self.heap.pop();
+            let slot = key.slot as usize;
+            let Some(mut stream) = self.streams.get_mut(slot).and_then(Option::take) else {
+                continue;
+            };
+            let from = tied.events.len();
+            self.take_tied(&mut stream, head.ns, &mut tied.events)?;
+            tied.ends.push((from, tied.events.len()));
+            tied.streams.push((key, stream));
+        }
+        if let Some((_, first)) = tied.streams.first()
+            && self.processes[first.process_at].forks.any()
+        {
+            // The tied streams are not in their places: a fork asks the table how far they are.
+            for (_, stream) in &tied.streams {
+                let forks = &mut self.processes[stream.process_at].forks;
+                forks.closed(stream.thread, stream.ordinal);
+            }
+        }
+        if tie::is_harmless(&tied.events, &tied.ends) {
+            for n in 0..tied.streams.len() {
+                let (from, to) = tied.ends[n];
+                for at in from..to {
+                    let event = tied.events[at];
+                    self.deliver_tied(&mut tied.streams[n].1, &event);
+                }
+            }
+        } else {
+            let lists: Vec<&[Event]> = tied
+                .ends
+                .iter()
+                .map(|(from, to)| &tied.events[*from..*to])
+                .collect();
+            let consumer = &*self.consumer;
+            let is_live = |address| consumer.is_live(head.process, address);
+            let (order, fits) = tie::order(&lists, is_live);
+            self.stats.ties_unresolved += u64::from(!fits);
+            for n in order {
+                let event = tied.events[tied.ends[n].0];
+                tied.ends[n].0 += 1;
+                self.deliver_tied(&mut tied.streams[n].1, &event);
+            }
+        }
+        for (key, stream) in tied.streams.drain(..) {
+            let decoded = stream.events.get(stream.at).map(|event| event.time_ns);
+            let queued = stream.queue.front().map(|next| next.segment.first_tick);
+            match decoded.or(queued.map(|tick| self.ns(tick))) {
+                Some(ns) => {
+                    self.streams[key.slot as usize] = Some(stream);
+                    self.heap.push(Key { ns, ..key });
+                }
+                None => self.close(key.slot as usize, stream),
+            }
+        }
+        tied.events.clear();
+        tied.ends.clear();
+        self.tied = tied;
+        Ok(())
+    }
+
+    fn deliver_tied(&mut self, stream: &mut Stream, event: &Event) {
+        self.deliver(stream, event);
+        let forks = &mut self.processes[stream.process_at].forks;
+        if forks.any() {
+            forks.closed(stream.thread, stream.ordinal);
+        }
+    }
+
+    /// Takes the events of `stream` at time `ns`, and decodes on if it has none left.
+    fn take_tied(
+        &mut self,
+        stream: &mut Stream,
+        ns: u64,
+        list: &mut Vec<Event>,
+    ) -> Result<(), ReadError> {
+        loop {
+            match stream.events.get(stream.at) {
+                Some(event) if event.time_ns <= ns => {
+                    list.push(*event);
+                    stream.at += 1;
+                }
+                Some(_) => return Ok(()),
+                None => match self.refill(stream, ns.saturating_add(1))? {
+                    Refill::Events => {}
+                    Refill::NotBefore(_) | Refill::Exhausted => return Ok(()),
+                },
+            }
+        }
+    }
+}
