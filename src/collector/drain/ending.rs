@@ -1,0 +1,359 @@
+//! Ends: of processes, of spools, and of the recording.
+
+use super::{After, DEAD_NS, Drain, Sources, WINDOW_NS};
+use crate::collector::member::Life;
+use crate::collector::pipeline::Item;
+use crate::collector::procfs;
+use crate::collector::spool::Offset;
+use rmtrace_file::gather::clock::Stamps;
+use rmtrace_file::gather::image::Slot;
+use rmtrace_file::gather::journal::Entry;
+use rmtrace_file::gather::lease::Lease;
+use rmtrace_file::gather::pack::{flag_notes, noticed_notes};
+use rmtrace_file::gather::processes::{end_replaced, slot_of_image};
+use rmtrace_file::gather::run_dir::stamps_of;
+use rmtrace_file::gather::spool_file::for_each_chunk;
+use rmtrace_file::gather::stream::Until;
+use rmtrace_file::{Process, RunInfo};
+use rmtrace_format::chunk::KIND_EVENTS;
+use std::collections::HashSet;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+
+impl Drain {
+    /// Children that were waited for.
+    pub(super) fn take_ended(&mut self) {
+        let new = match self.status.ended.lock() {
+            Ok(mut ended) => std::mem::take(&mut *ended),
+            Err(_) => return,
+        };
+        self.ended.extend(new);
+    }
+
+    /// Calls dropped so far, for the progress line.
+    pub(super) fn count_dropped(&mut self, now: u64) {
+        if now < self.slots_at_ns {
+            return;
+        }
+        self.slots_at_ns = now + WINDOW_NS / 2;
+        let mut dropped: u64 = 0;
+        for n in 0..self.spools.len() {
+            if !self.spools[n].over {
+                self.refresh_slots(n);
+            }
+            let members = self.spools[n].members.values();
+            dropped = members
+                .flat_map(|m| m.slot.dropped)
+                .fold(dropped, u64::saturating_add);
+        }
+        self.status.dropped.store(dropped, Relaxed);
+    }
+
+    /// Reads again what the processes of a spool say of themselves.
+    pub(super) fn refresh_slots(&mut self, n: usize) {
+        let Some(map) = self.maps[n].as_ref() else {
+            return;
+        };
+        for (number, member) in &mut self.spools[n].members {
+            if member.life == Life::Alive
+                && let Some(slot) = map.slot(*number)
+            {
+                member.slot = slot;
+            }
+        }
+    }
+
+    /// Finds spools that no process has any more, and processes that are gone.
+    pub(super) fn look_for_ends(&mut self, now: u64) {
+        let look_for_dead = now >= self.dead_at_ns;
+        if look_for_dead {
+            self.dead_at_ns = now + DEAD_NS;
+        }
+        for n in 0..self.spools.len() {
+            if self.spools[n].over {
+                continue;
+            }
+            let alone = match self.maps[n].as_ref() {
+                Some(map) => match map.lease() {
+                    Lease::Alone => true,
+                    Lease::InUse => false,
+                    // No leases here: over when nobody is left at all.
+                    Lease::Unknown => self.status.childless.load(Relaxed),
+                },
+                None => true, // Known from appended chunks only.
+            };
+            if alone {
+                self.end_spool(n);
+                continue;
+            }
+            if look_for_dead {
+                self.end_dead(n);
+            }
+        }
+    }
+
+    /// Processes of a living spool that are gone: their chunks would never come back by themselves.
+    pub(super) fn end_dead(&mut self, n: usize) {
+        let dead: Vec<u32> = self.spools[n]
+            .members
+            .iter()
+            .filter(|(_, member)| member.life == Life::Alive)
+            .filter(|(_, member)| {
+                member
+                    .outside
+                    .is_some_and(|outside| !procfs::is_running(outside))
+            })
+            .map(|(number, _)| *number)
+            .collect();
+        for number in dead {
+            self.take_full();
+            self.scan(n);
+            self.take_appended(true);
+            self.read_clock();
+            let until = Until {
+                stamp: u64::MAX,
+                missing_is_lost: true,
+                open_is_done: true,
+            };
+            self.window(n, number, until);
+            self.end_member(n, number);
+            // What it had not handed over is nobody's now.
+            let Some(map) = self.maps[n].as_ref() else {
+                continue;
+            };
+            let Some(member) = self.spools[n].members.get(&number) else {
+                continue;
+            };
+            let process = member.number();
+            let claimed = map.shared().slabs_claimed.0.load(Acquire);
+            let item = self.pipeline.sent();
+            let waiting: HashSet<Offset> = self
+                .after
+                .iter()
+                .filter_map(|(_, after)| match after {
+                    After::Release(at, offset, _) if *at == n => Some(*offset),
+                    _ => None,
+                })
+                .collect();
+            let mut releases = Vec::new();
+            for_each_chunk(map.file(), claimed, |offset, chunk| {
+                if chunk.process == number && !waiting.contains(&offset) {
+                    let is_events = chunk.kind == KIND_EVENTS;
+                    let entry = is_events.then(|| Entry::of_chunk(process, &chunk));
+                    releases.push((item, After::Release(n, offset, entry)));
+                }
+            });
+            for (_, after) in &releases {
+                if let After::Release(n, offset, _) = after {
+                    self.ours.remove(&(*n as u32 + 1, *offset));
+                }
+            }
+            self.after.extend(releases);
+        }
+    }
+
+    /// No process has this spool any more: takes all that is left.
+    pub(super) fn end_spool(&mut self, n: usize) {
+        if let Some(map) = self.maps[n].as_ref()
+            && let Some(image) = map.image()
+        {
+            self.spools[n].image = Some(image);
+        }
+        // Forks since the last look have their slots, and those tell where they came from.
+        self.discover();
+        self.take_full();
+        self.scan(n);
+        self.take_appended(false);
+        self.read_clock();
+        let unborn: Vec<u32> = self.spools[n]
+            .members
+            .iter()
+            .filter(|(_, member)| member.life == Life::Unborn)
+            .map(|(number, _)| *number)
+            .collect();
+        // A process that was killed before its slot was complete; or one without any slot.
+        for number in unborn {
+            let slot = self.slot_without(n, number);
+            self.begin_process(n, slot);
+        }
+        if self.spools[n].members.is_empty() {
+            let slot = self.slot_without(n, 0);
+            self.begin_process(n, slot);
+        }
+        let until = Until {
+            stamp: u64::MAX,
+            missing_is_lost: true,
+            open_is_done: true,
+        };
+        let numbers: Vec<u32> = self.spools[n].members.keys().copied().collect();
+        for number in numbers {
+            let life = self.spools[n].members.get(&number).map(|m| m.life);
+            if life != Some(Life::Over) {
+                self.cut_rest(n, number, until);
+                self.end_member(n, number);
+            }
+        }
+        self.spools[n].over = true;
+        let item = self.pipeline.sent();
+        self.after.push_back((item, After::Close(n)));
+    }
+
+    pub(super) fn slot_without(&self, n: usize, number: u32) -> Slot {
+        match (&self.spools[n].image, number) {
+            (Some(image), 0) => slot_of_image(image),
+            _ => Slot {
+                number,
+                started: self.last_reading,
+                ..Slot::default()
+            },
+        }
+    }
+
+    /// Cuts everything that is left of a process, in windows of the usual size.
+    pub(super) fn cut_rest(&mut self, n: usize, number: u32, until: Until) {
+        loop {
+            let Some(member) = self.spools[n].members.get_mut(&number) else {
+                return;
+            };
+            let limit = member
+                .streams
+                .stamps
+                .of(&self.last_reading)
+                .min(until.stamp);
+            match member.streams.next_cut(limit) {
+                Some(stamp) => self.window(n, number, Until { stamp, ..until }),
+                None => {
+                    self.window(n, number, until);
+                    return;
+                }
+            };
+        }
+    }
+
+    /// The last word on a process that is gone.
+    pub(super) fn end_member(&mut self, n: usize, number: u32) {
+        let slot = self.maps[n].as_ref().and_then(|map| map.slot(number));
+        let spool = &mut self.spools[n];
+        let Some(member) = spool.members.get_mut(&number) else {
+            return;
+        };
+        if let Some(slot) = slot {
+            member.slot = slot;
+        }
+        member.life = Life::Over;
+        let process = member.describe(spool.image.as_ref(), &self.clock, self.anonymous);
+        if member.slot.ended.monotonic_ns != 0 {
+            self.family.exited(process.number);
+        }
+        self.pipeline.send(Item::Process(Box::new(process)));
+    }
+
+    /// The end of the recording.
+    pub(super) fn end(&mut self, mut info: RunInfo) {
+        // Processes that run on keep what they write from now on.
+        let running: Vec<usize> = (0..self.spools.len())
+            .filter(|n| !self.spools[*n].over)
+            .collect();
+        let reading = self.read_clock();
+        for n in running.iter().copied() {
+            self.refresh_slots(n);
+        }
+        if !running.is_empty() {
+            // From here on calls may be dropped; all of them are behind the moment just read.
+            self.run.close_gates();
+        }
+        for n in running.iter().copied() {
+            self.take_full();
+            self.scan(n);
+            let numbers: Vec<u32> = self.spools[n].members.keys().copied().collect();
+            for number in numbers {
+                let Some(member) = self.spools[n].members.get(&number) else {
+                    continue;
+                };
+                if member.life != Life::Alive {
+                    continue;
+                }
+                let until = Until {
+                    stamp: member.streams.stamps.of(&reading),
+                    missing_is_lost: true,
+                    open_is_done: false,
+                };
+                self.cut_rest(n, number, until);
+                let sources = Sources {
+                    chunks: &self.run.chunks,
+                    spools: &self.maps,
+                };
+                let Some(member) = self.spools[n].members.get_mut(&number) else {
+                    continue;
+                };
+                for stream in member.streams.threads.values_mut() {
+                    stream.stop_at_taken(&sources);
+                }
+            }
+        }
+        if !running.is_empty() {
+            info.notes.push(format!(
+                "the recording was ended while processes of {} programs went on",
+                running.len()
+            ));
+        }
+        let mut processes: Vec<Process> = self
+            .spools
+            .iter()
+            .flat_map(|spool| {
+                let image = spool.image.as_ref();
+                spool
+                    .members
+                    .values()
+                    .filter(|member| member.life != Life::Unborn)
+                    .map(move |member| (member, image))
+            })
+            .map(|(member, image)| {
+                let mut process = member.describe(image, &self.clock, self.anonymous);
+                set_status(&mut process, &self.ended);
+                process
+            })
+            .collect();
+        processes.sort_by_key(|process| process.number);
+        end_replaced(&mut processes);
+        let hooked = processes
+            .iter()
+            .any(|p| p.hooks.interposed | p.hooks.detoured != 0);
+        self.status.hooked.store(hooked, Relaxed);
+        info.monotonic_clock = self.spools.iter().any(|spool| {
+            spool.image.is_some() && stamps_of(spool.image.as_ref()) == Stamps::Monotonic
+        });
+        info.notes.extend(self.report.note());
+        info.notes.extend(flag_notes(self.flags.iter().copied()));
+        info.notes.extend(noticed_notes(&self.noticed));
+        if self.failed_journal {
+            info.notes
+                .push("the collector's journal could not be written".to_owned());
+        }
+        let dropped = processes.iter().flat_map(|p| p.dropped);
+        let dropped = dropped.fold(0, u64::saturating_add);
+        self.status.dropped.store(dropped, Relaxed);
+        for process in processes {
+            self.pipeline.send(Item::Process(Box::new(process)));
+        }
+        if !self.marks.is_empty() {
+            let marks = std::mem::take(&mut self.marks);
+            self.pipeline.send(Item::Marks(marks));
+        }
+        self.pipeline.send(Item::End(Box::new(info)));
+    }
+}
+
+/// How a process that was waited for ended.
+fn set_status(process: &mut Process, ended: &[(u32, i32)]) {
+    use rmtrace_file::Ended;
+    let Some((_, status)) = ended.iter().rev().find(|(pid, _)| *pid == process.pid) else {
+        return;
+    };
+    if process.ended == Ended::Exec {
+        return;
+    }
+    process.ended = match libc::WIFSIGNALED(*status) {
+        true => Ended::Signal(libc::WTERMSIG(*status)),
+        false => Ended::Exit(Some(libc::WEXITSTATUS(*status))),
+    };
+}

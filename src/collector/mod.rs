@@ -1,0 +1,323 @@
+//! The live collector of `rmtrace record`: drain -> encoders -> writer.
+//!
+//! ```text
+//! traced threads -> chunks in spools -> [drain] -> windows -> [encoders] -> frames -> [writer] -> FILE
+//!                        ^------------ given back when their frame is written ------------'
+//! ```
+//!
+//! Memory is bounded: besides the index (about 50 bytes for each thread in each frame) there are at
+//! most, with e encoders, 2 e + 1 windows (each encoder's own, one waiting for it, and the one that
+//! the drain makes), 3 e frames, and 16 empty vectors kept for the next windows. A window is meant to
+//! hold 96 Ki calls of 72 bytes, 7 MiB; one encoder serves up to three processors, two serve more.
+//! What is not yet taken stays in the spools, which do not grow.
+
+mod drain;
+mod member;
+mod pipeline;
+mod procfs;
+mod run;
+mod spool;
+pub mod sys;
+
+use drain::Drain;
+use pipeline::Pipeline;
+use rmtrace_file::gather::clock::Clock;
+use rmtrace_file::gather::journal::Entry;
+use rmtrace_file::gather::pack::machine;
+use rmtrace_file::{RunInfo, TICK_NS_DEFAULT, TraceWriter, WriteError};
+use run::Run;
+pub use run::remove;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// What to record and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The trace file.
+    pub output: PathBuf,
+    /// Bytes of chunks that a program image may use.
+    pub pool_bytes: u64,
+    /// Bytes that `chunks` may reach if the collector dies.
+    pub limit_bytes: u64,
+    /// Longest wait for the collector at one call; 0: drop at once.
+    pub wait_ns: u64,
+    /// Record callers.
+    pub callers: bool,
+    /// Record usable sizes.
+    pub usable: bool,
+    /// Leave out command lines, paths and the date.
+    pub anonymous: bool,
+    /// The command.
+    pub command: Vec<String>,
+}
+
+/// Why recording can't begin or end.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    /// Something can't be made.
+    #[error("{path}: {what}")]
+    Make {
+        /// What.
+        path: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A recording into the same file did not end.
+    #[error(
+        "{path} is here: an earlier recording did not end, or still runs; `rmtrace pack` recovers \
+         what it holds, or give another file with -o"
+    )]
+    Unfinished {
+        /// Its run directory.
+        path: PathBuf,
+    },
+    /// The trace can't be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// What the threads tell each other, and who watches.
+#[derive(Debug, Default)]
+pub struct Status {
+    /// Calls in the file.
+    pub calls: AtomicU64,
+    /// Bytes of the file.
+    pub bytes: AtomicU64,
+    /// Processes seen.
+    pub processes: AtomicU32,
+    /// Calls that ended processes dropped.
+    pub dropped: AtomicU64,
+    /// Spools that processes still have.
+    pub spools: AtomicU32,
+    /// Times that all spools were looked at.
+    pub rounds: AtomicU64,
+    /// Writing failed: nothing is taken any more.
+    pub failed: AtomicBool,
+    /// Whether a process was hooked; known at the end.
+    pub hooked: AtomicBool,
+    items_written: AtomicU64,
+    stop: AtomicBool,
+    hurry: AtomicBool,
+    beat: AtomicBool,
+    childless: AtomicBool,
+    ended: Mutex<Vec<(u32, i32)>>,
+}
+
+/// How a recording ended.
+#[derive(Debug)]
+pub struct Summary {
+    /// Calls in the trace.
+    pub calls: u64,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Processes.
+    pub processes: u32,
+    /// Calls not recorded.
+    pub dropped: u64,
+    /// Whether any allocation function was hooked.
+    pub hooked: bool,
+    /// Whether the pool was in memory.
+    pub pool_in_memory: bool,
+}
+
+/// A recording in progress.
+pub struct Collector {
+    run: Arc<Run>,
+    status: Arc<Status>,
+    drain: JoinHandle<Pipeline>,
+    heart: JoinHandle<()>,
+    output: PathBuf,
+}
+
+/// Where a recording into `output` keeps its run directory.
+pub fn run_path(output: &Path) -> PathBuf {
+    let mut name = output.as_os_str().to_owned();
+    name.push(".rmspool");
+    name.into()
+}
+
+impl Collector {
+    /// Makes the run directory and the trace file and starts to look for processes.
+    ///
+    /// # Errors
+    /// When one of them can't be made; then none is left behind.
+    pub fn start(options: &Options) -> Result<Collector, CollectError> {
+        let run = Arc::new(Run::make(&run_path(&options.output), options)?);
+        let started = Self::start_in(run.clone(), options);
+        if started.is_err() {
+            let _ = run.remove();
+        }
+        started
+    }
+
+    fn start_in(run: Arc<Run>, options: &Options) -> Result<Collector, CollectError> {
+        let make_error = |what: &'static str| {
+            let path = options.output.clone();
+            move |source| CollectError::Make { path, what, source }
+        };
+        let file = File::create(&options.output).map_err(make_error("can't be made"))?;
+        let first = sys::triple();
+        let mut clock = Clock::new(first.monotonic_ns, TICK_NS_DEFAULT);
+        clock.push(&first, 0);
+        // The second reading gives the slope.
+        std::thread::sleep(Duration::from_millis(2));
+        let second = sys::triple();
+        clock.push(&second, 0);
+        let begin = Entry::Begin {
+            tick_ns: clock.tick_ns(),
+            origin_ns: clock.origin_ns(),
+            tsc_hz: 0,
+        };
+        run.write_journal(&[begin, Entry::Clock(first), Entry::Clock(second)])
+            .map_err(make_error("the journal can't be written"))?;
+        let anonymous = options.anonymous;
+        let mut info = RunInfo {
+            command: if anonymous {
+                Vec::new()
+            } else {
+                options.command.clone()
+            },
+            realtime_ns: match anonymous {
+                true => 0,
+                false => sys::realtime_ns()
+                    .saturating_sub(second.monotonic_ns.saturating_sub(first.monotonic_ns)),
+            },
+            writer: concat!("rmtrace ", env!("CARGO_PKG_VERSION")).to_owned(),
+            machine: machine(),
+            collected: true,
+            monotonic_clock: false,
+            notes: Vec::new(),
+        };
+        if !run.pool_in_memory {
+            info.notes.push(
+                "no memory file system had room for the pool: it was on disk, which slows the \
+                 program down"
+                    .to_owned(),
+            );
+        }
+        let status = Arc::new(Status::default());
+        let writer = TraceWriter::new(file, &info, clock.tick_ns())?;
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let encoders = if cores > 3 { 2 } else { 1 };
+        let buffers = Arc::default();
+        let pipeline = Pipeline::start(writer, encoders, status.clone(), &buffers);
+        let drain = Drain::new(
+            run.clone(),
+            status.clone(),
+            pipeline,
+            clock,
+            buffers,
+            options.pool_bytes,
+            anonymous,
+        );
+        let drain = std::thread::spawn(move || drain.work(info));
+        status.beat.store(true, Release);
+        let heart = {
+            let (run, status) = (run.clone(), status.clone());
+            std::thread::spawn(move || {
+                while status.beat.load(Acquire) {
+                    if status.failed.load(Acquire) {
+                        run.retire();
+                        return;
+                    }
+                    run.beat();
+                    std::thread::park_timeout(Duration::from_millis(200));
+                }
+            })
+        };
+        Ok(Collector {
+            run,
+            status,
+            drain,
+            heart,
+            output: options.output.clone(),
+        })
+    }
+
+    /// The run directory: what processes must be told.
+    pub fn run_dir(&self) -> &Path {
+        &self.run.path
+    }
+
+    /// The pool directory.
+    pub fn pool_dir(&self) -> &Path {
+        &self.run.pool
+    }
+
+    /// How far it is.
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// Says that a child ended with this wait status.
+    pub fn ended(&self, pid: u32, status: i32) {
+        if let Ok(mut ended) = self.status.ended.lock() {
+            ended.push((pid, status));
+        }
+    }
+
+    /// Says whether there are children left, where that is known.
+    pub fn childless(&self, childless: bool) {
+        self.status.childless.store(childless, Relaxed);
+    }
+
+    /// The command has ended: look more often.
+    pub fn hurry(&self) {
+        self.status.hurry.store(true, Relaxed);
+    }
+
+    /// Waits until all spools were looked at after this call began, or writing failed; then says
+    /// whether processes have any.
+    pub fn has_processes(&self) -> bool {
+        let from = self.status.rounds.load(Relaxed);
+        // The round that was going on may have missed something.
+        while self.status.rounds.load(Relaxed) < from + 2 {
+            if self.status.failed.load(Acquire) {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.status.spools.load(Relaxed) > 0
+    }
+
+    /// Ends the recording and completes the trace, also if processes go on. The run directory is gone
+    /// then; it stays if the trace could not be completed.
+    ///
+    /// # Errors
+    /// When the trace could not be written. What it lacks is in the run directory.
+    pub fn finish(self) -> Result<Summary, CollectError> {
+        self.status.stop.store(true, Release);
+        let drain = self.drain.join();
+        let file = match drain {
+            Ok(pipeline) => pipeline.join(),
+            Err(_) => Err(WriteError::Write {
+                offset: 0,
+                source: io::Error::other("the drain ended"),
+            }),
+        };
+        self.status.beat.store(false, Release);
+        self.heart.thread().unpark();
+        let _ = self.heart.join();
+        self.run.retire();
+        let file = file?;
+        let bytes = file.metadata().map_or(0, |m| m.len());
+        let _ = self.run.remove();
+        let _ = &self.output;
+        Ok(Summary {
+            calls: self.status.calls.load(Relaxed),
+            bytes,
+            processes: self.status.processes.load(Relaxed),
+            dropped: self.status.dropped.load(Relaxed),
+            hooked: self.status.hooked.load(Relaxed),
+            pool_in_memory: self.run.pool_in_memory,
+        })
+    }
+}

@@ -1,0 +1,191 @@
+//! Encoders and the writer: windows become frames on threads of their own and reach the file in the
+//! order in which they were sent.
+//!
+//! Items go to the encoders in turn and their results are taken in turn, over bounded channels. The
+//! writer then says up to which item everything is in the file; only then are chunks given back.
+
+use super::Status;
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
+use rmtrace_file::gather::buffers::Buffers;
+use rmtrace_file::{
+    EncodedFrame, Mark, Process, RunInfo, Sample, TraceWriter, Window, WindowEncoder, WriteError,
+};
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// What goes through the pipeline.
+pub enum Item {
+    /// Calls.
+    Window(Window),
+    /// What is known of a process.
+    Process(Box<Process>),
+    /// Resident samples.
+    Samples(Vec<Sample>),
+    /// Marks.
+    Marks(Vec<Mark>),
+    /// The end: the final word on the run.
+    End(Box<RunInfo>),
+}
+
+enum Encoded {
+    Frame(EncodedFrame),
+    Other(Item),
+}
+
+/// Windows that an encoder may have waiting, besides the one it works on.
+const WAITING_WINDOWS: usize = 1;
+/// Frames that wait for the writer, for each encoder.
+const WAITING_FRAMES: usize = 2;
+
+/// The sending side of the pipeline.
+pub struct Pipeline {
+    lanes: Vec<Sender<Item>>,
+    sent: u64,
+    status: Arc<Status>,
+    writer: JoinHandle<Result<File, WriteError>>,
+    encoders: Vec<JoinHandle<()>>,
+}
+
+fn encode(items: Receiver<Item>, out: Sender<Encoded>, buffers: &Buffers) {
+    let mut encoder = WindowEncoder::new();
+    for item in items {
+        let encoded = match item {
+            Item::Window(window) => {
+                let frame = encoder.encode(&window);
+                buffers.give(window);
+                Encoded::Frame(frame)
+            }
+            other => Encoded::Other(other),
+        };
+        if out.send(encoded).is_err() {
+            return; // The writer failed.
+        }
+    }
+}
+
+/// Writes what comes until the end, or until writing fails: then the rest is thrown away, as it is
+/// still in the spools.
+fn write(
+    mut writer: TraceWriter<File>,
+    lanes: Vec<Receiver<Encoded>>,
+    status: Arc<Status>,
+) -> Result<File, WriteError> {
+    let mut turn = lanes.iter().cycle();
+    let mut done: u64 = 0;
+    loop {
+        let next = turn.next().and_then(|lane| lane.recv().ok());
+        let result = match next {
+            Some(Encoded::Frame(frame)) => {
+                let result = writer.frame(&frame);
+                if result.is_ok() {
+                    status.calls.fetch_add(frame.calls(), Relaxed);
+                }
+                result
+            }
+            Some(Encoded::Other(Item::Process(process))) => writer.process(&process),
+            Some(Encoded::Other(Item::Samples(samples))) => writer.samples(&samples),
+            Some(Encoded::Other(Item::Marks(marks))) => writer.marks(&marks),
+            Some(Encoded::Other(Item::End(info))) => return writer.finish(&info),
+            Some(Encoded::Other(Item::Window(_))) => Ok(()),
+            // The drain went away without an end.
+            None => Err(WriteError::Write {
+                offset: writer.bytes_written(),
+                source: std::io::Error::other("the recording stopped"),
+            }),
+        };
+        if let Err(error) = result {
+            status.failed.store(true, Release);
+            return Err(error);
+        }
+        done += 1;
+        status.bytes.store(writer.bytes_written(), Relaxed);
+        status.items_written.store(done, Release);
+    }
+}
+
+impl Pipeline {
+    /// Starts the threads. Encoders give the vectors of windows back to `buffers`.
+    pub fn start(
+        writer: TraceWriter<File>,
+        encoders: usize,
+        status: Arc<Status>,
+        buffers: &Arc<Buffers>,
+    ) -> Pipeline {
+        let mut lanes = Vec::new();
+        let mut results = Vec::new();
+        let mut threads = Vec::new();
+        for _ in 0..encoders.max(1) {
+            let (to_encoder, items) = bounded(WAITING_WINDOWS);
+            let (to_writer, encoded) = bounded(WAITING_FRAMES);
+            let buffers = buffers.clone();
+            threads.push(std::thread::spawn(move || {
+                encode(items, to_writer, &buffers);
+            }));
+            lanes.push(to_encoder);
+            results.push(encoded);
+        }
+        let writer = {
+            let status = status.clone();
+            std::thread::spawn(move || write(writer, results, status))
+        };
+        Pipeline {
+            lanes,
+            sent: 0,
+            status,
+            writer,
+            encoders: threads,
+        }
+    }
+
+    /// Items sent so far.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Items that are in the file.
+    pub fn written(&self) -> u64 {
+        self.status.items_written.load(Acquire)
+    }
+
+    /// Sends an item; waits while the encoders are behind. Nothing happens once writing failed.
+    pub fn send(&mut self, item: Item) {
+        let lane = &self.lanes[(self.sent % self.lanes.len() as u64) as usize];
+        let mut item = item;
+        loop {
+            if self.status.failed.load(Acquire) {
+                return;
+            }
+            match lane.send_timeout(item, Duration::from_millis(100)) {
+                Ok(()) => break,
+                Err(SendTimeoutError::Timeout(back)) => item = back,
+                Err(SendTimeoutError::Disconnected(_)) => return,
+            }
+        }
+        self.sent += 1;
+    }
+
+    /// Waits until everything is written; the last item must have been [`Item::End`].
+    pub fn join(self) -> Result<File, WriteError> {
+        let Pipeline {
+            lanes,
+            writer,
+            encoders,
+            ..
+        } = self;
+        drop(lanes);
+        let result = writer.join();
+        for encoder in encoders {
+            let _ = encoder.join();
+        }
+        // Panics abort the process: there is no other failure.
+        result.unwrap_or_else(|_| {
+            Err(WriteError::Write {
+                offset: 0,
+                source: std::io::Error::other("the writer ended"),
+            })
+        })
+    }
+}

@@ -1,0 +1,202 @@
+//! What /proc says about traced processes: which process a slot belongs to, resident memory, names.
+
+use rmtrace_file::gather::image::Slot;
+use std::collections::HashMap;
+
+/// Nanoseconds of the unit in which /proc gives start times.
+const START_UNIT_NS: u64 = 10_000_000;
+
+/// A process as the kernel knows it: its id and its start time, which together are unique.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Outside {
+    /// Process id in our namespace.
+    pub pid: u32,
+    /// Start time in units of 10 ms since boot.
+    pub start: u64,
+}
+
+/// The part of a status file that is wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Short name.
+    pub name: String,
+    /// Parent's process id.
+    pub ppid: u32,
+    /// Process id in its innermost namespace.
+    pub inside: u32,
+    /// Resident anonymous bytes.
+    pub anonymous_bytes: u64,
+    /// Resident bytes of files.
+    pub file_bytes: u64,
+    /// Resident bytes of shared memory.
+    pub shared_bytes: u64,
+    /// Virtual bytes.
+    pub virtual_bytes: u64,
+}
+
+impl Status {
+    /// Reads a status file's text.
+    pub fn parse(text: &str) -> Status {
+        let mut status = Status::default();
+        for line in text.lines() {
+            let Some((key, value)) = line.split_once(':') else {
+                continue;
+            };
+            let number = || {
+                let digits = value.split_whitespace().next().unwrap_or("");
+                digits.parse::<u64>().unwrap_or(0)
+            };
+            match key {
+                "Name" => status.name = value.trim().to_owned(),
+                "PPid" => status.ppid = number() as u32,
+                "NSpid" => {
+                    let last = value.split_whitespace().next_back();
+                    status.inside = last.and_then(|n| n.parse().ok()).unwrap_or(0);
+                }
+                "VmSize" => status.virtual_bytes = number() << 10,
+                "RssAnon" => status.anonymous_bytes = number() << 10,
+                "RssFile" => status.file_bytes = number() << 10,
+                "RssShmem" => status.shared_bytes = number() << 10,
+                _ => {}
+            }
+        }
+        status
+    }
+
+    /// Of process `pid`.
+    pub fn of(pid: u32) -> Option<Status> {
+        let text = std::fs::read(format!("/proc/{pid}/status")).ok()?;
+        Some(Status::parse(&String::from_utf8_lossy(&text)))
+    }
+}
+
+/// Start time of a process in units of 10 ms since boot.
+pub fn start_of(pid: u32) -> Option<u64> {
+    let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    // The name in parentheses may hold anything.
+    let rest = text.get(text.rfind(')')? + 1..)?;
+    rest.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// Whether the process still runs (a zombie counts as ended).
+pub fn is_running(outside: Outside) -> bool {
+    let Ok(text) = std::fs::read(format!("/proc/{}/stat", outside.pid)) else {
+        return false;
+    };
+    let text = String::from_utf8_lossy(&text);
+    let Some(rest) = text.rfind(')').and_then(|at| text.get(at + 1..)) else {
+        return false;
+    };
+    let mut fields = rest.split_whitespace();
+    let zombie = matches!(fields.next(), Some("Z" | "X"));
+    let start = fields.nth(18).and_then(|start| start.parse().ok());
+    !zombie && start == Some(outside.start)
+}
+
+/// Whether `pid` descends from this process.
+fn is_ours(pid: u32) -> bool {
+    let own = std::process::id();
+    let mut at = pid;
+    for _ in 0..64 {
+        match Status::of(at) {
+            Some(status) if status.ppid == own => return true,
+            Some(status) if status.ppid > 1 => at = status.ppid,
+            _ => return false,
+        }
+    }
+    false
+}
+
+fn fits(pid: u32, slot: &Slot) -> Option<Outside> {
+    let status = Status::of(pid)?;
+    let start = start_of(pid)?;
+    // It made its first recorded call after it was started.
+    let not_later = slot.started.boottime_ns / START_UNIT_NS + 1;
+    (status.inside == slot.pid && start <= not_later && is_ours(pid))
+        .then_some(Outside { pid, start })
+}
+
+/// The process that a slot belongs to: ours, of the same id inside its namespace, and not started
+/// after the slot was filled. In a namespace of its own the latest of those counts that no other slot
+/// of the same program image has (`taken`).
+pub fn find(slot: &Slot, taken: &dyn Fn(Outside) -> bool, everywhere: bool) -> Option<Outside> {
+    if let Some(found) = fits(slot.pid, slot).filter(|found| !taken(*found)) {
+        return Some(found);
+    }
+    if !everywhere {
+        return None;
+    }
+    std::fs::read_dir("/proc")
+        .ok()?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(|pid| fits(pid, slot))
+        .filter(|found| !taken(*found))
+        .max_by_key(|found| found.start)
+}
+
+/// Command line of a process as it shows it now.
+pub fn command_line(pid: u32) -> Option<Vec<String>> {
+    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let end = bytes.iter().rposition(|b| *b != 0)? + 1;
+    let words = bytes.get(..end)?.split(|b| *b == 0);
+    Some(
+        words
+            .map(|word| String::from_utf8_lossy(word).into_owned())
+            .collect(),
+    )
+}
+
+/// Names of a process' threads by their id as the process sees it.
+pub fn thread_names(pid: u32) -> HashMap<u32, String> {
+    let mut names = HashMap::new();
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return names;
+    };
+    for task in tasks.flatten() {
+        if let Ok(text) = std::fs::read(task.path().join("status")) {
+            let status = Status::parse(&String::from_utf8_lossy(&text));
+            names.insert(status.inside, status.name);
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_file_is_read() {
+        let status = Status::parse(
+            "Name:\tWeb Content\nPPid:\t12\nNSpid:\t4711\t9\t1\nVmSize:\t  100 kB\n\
+             RssAnon:\t 5 kB\nRssFile:\t 6 kB\nRssShmem:\t7 kB\n",
+        );
+        assert_eq!(status.name, "Web Content");
+        assert_eq!((status.ppid, status.inside), (12, 1));
+        assert_eq!(status.virtual_bytes, 102_400);
+        assert_eq!(
+            (
+                status.anonymous_bytes,
+                status.file_bytes,
+                status.shared_bytes
+            ),
+            (5 << 10, 6 << 10, 7 << 10)
+        );
+    }
+
+    #[test]
+    fn this_process_is_found_in_proc() {
+        let own = std::process::id();
+        let start = start_of(own).unwrap();
+        assert!(is_running(Outside { pid: own, start }));
+        assert!(!is_running(Outside {
+            pid: own,
+            start: start + 1
+        }));
+        let tid = Status::of(own).unwrap().inside;
+        assert!(thread_names(own).contains_key(&tid));
+        assert!(!command_line(own).unwrap().is_empty());
+    }
+}
