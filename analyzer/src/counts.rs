@@ -1,0 +1,103 @@
+//! Calls by kind, and what went wrong.
+
+use rmtrace_format::{Event, Kind, spool};
+use serde::Serialize;
+
+/// Calls of a process or a run. `free(NULL)` is not a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Events {
+    /// All calls, failed ones included: the sum of the five kinds.
+    pub total: u64,
+    /// malloc, strdup, strndup, operator new.
+    pub malloc: u64,
+    /// calloc.
+    pub calloc: u64,
+    /// realloc and reallocarray, from NULL and to zero included.
+    pub realloc: u64,
+    /// All forms that take an alignment.
+    pub memalign: u64,
+    /// Frees of an address other than NULL; unknown and inherited ones included.
+    pub free: u64,
+    /// Calls that asked for memory and got none.
+    pub failed: u64,
+    /// Calls that were made but could not be recorded.
+    pub dropped: u64,
+    /// Frees and reallocs of an address at which no block was known.
+    pub unknown_frees: u64,
+    /// Allocations at an address at which a block was still known to live.
+    pub live_duplicates: u64,
+}
+
+impl Events {
+    /// Adds all of another.
+    pub fn merge(&mut self, other: &Events) {
+        self.total += other.total;
+        self.malloc += other.malloc;
+        self.calloc += other.calloc;
+        self.realloc += other.realloc;
+        self.memalign += other.memalign;
+        self.free += other.free;
+        self.failed += other.failed;
+        self.dropped = self.dropped.saturating_add(other.dropped);
+        self.unknown_frees += other.unknown_frees;
+        self.live_duplicates += other.live_duplicates;
+    }
+}
+
+/// Counts calls; the total of them is the events clock of a process.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counts {
+    /// The events clock: calls so far.
+    pub total: u64,
+    by_kind: [u64; Kind::COUNT],
+    failed: u64,
+    pub unknown_frees: u64,
+    pub live_duplicates: u64,
+}
+
+impl Counts {
+    /// Counts a call at the one of its events that counts.
+    #[inline]
+    pub fn add(&mut self, event: &Event) {
+        self.total += 1;
+        self.by_kind[event.kind() as usize] += 1;
+        self.failed += u64::from(event.failed());
+    }
+
+    /// What was counted, and what the trace says was dropped.
+    pub fn events(&self, dropped: u64) -> Events {
+        let of = |kind: Kind| self.by_kind[kind as usize];
+        Events {
+            total: self.total,
+            malloc: of(Kind::Malloc),
+            calloc: of(Kind::Calloc),
+            realloc: of(Kind::Realloc),
+            memalign: of(Kind::Memalign),
+            free: of(Kind::Free),
+            failed: self.failed,
+            dropped,
+            unknown_frees: self.unknown_frees,
+            live_duplicates: self.live_duplicates,
+        }
+    }
+}
+
+/// Dropped calls by reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Dropped {
+    /// The reason ([`spool::Drop::name`]).
+    pub reason: &'static str,
+    /// Calls.
+    pub calls: u64,
+}
+
+/// The reasons that occurred.
+pub(crate) fn dropped_by_reason(dropped: &[u64; spool::Drop::COUNT]) -> Vec<Dropped> {
+    let all = spool::Drop::ALL.iter().zip(dropped);
+    all.filter(|(_, calls)| **calls != 0)
+        .map(|(reason, calls)| Dropped {
+            reason: reason.name(),
+            calls: *calls,
+        })
+        .collect()
+}

@@ -1,0 +1,29 @@
+//! How blocks ended: in which thread, by which call, whose they were.
+
+use serde::Serialize;
+
+/// Blocks that ended, by how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Frees {
+    /// Blocks freed, inherited ones included: the same as `blocks.freed`.
+    pub total: u64,
+    /// Of the process' own blocks, those that another thread freed than the one that allocated them.
+    pub cross_thread: u64,
+    /// Inherited blocks that were freed.
+    pub inherited: u64,
+    /// Blocks that a realloc ended by returning NULL.
+    pub by_realloc: u64,
+    /// Frees and reallocs of an address at which no block was known: `events.unknown_frees`.
+    pub unknown: u64,
+}
+
+impl Frees {
+    /// Adds all of another.
+    pub fn merge(&mut self, other: &Frees) {
+        self.total += other.total;
+        self.cross_thread += other.cross_thread;
+        self.inherited += other.inherited;
+        self.by_realloc += other.by_realloc;
+        self.unknown += other.unknown;
+    }
+}

@@ -1,0 +1,138 @@
+//! The report as text: what was lost first, then what the program asked of its allocator, then what
+//! handles would cost. One unit per column.
+
+pub mod draw;
+mod handles;
+mod tables;
+pub mod units;
+
+use crate::report::{Figures, ProcessReport, Report};
+use std::fmt::Write;
+use units::{count, counted, time};
+
+/// What to show.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// All processes instead of the largest, with the details of each, and all histograms.
+    pub all_processes: bool,
+}
+
+/// Processes in the table unless all are asked for.
+const PROCESSES_SHOWN: usize = 20;
+
+/// The report as text.
+pub fn render(report: &Report, options: Options) -> String {
+    let mut out = first_lines(report);
+    section(&mut out, &report.figures, report.duration_ns, options);
+    if report.process.is_none() {
+        out.push_str(&tables::processes(report, limit(options)));
+    }
+    out.push_str(&handles::section(report));
+    if options.all_processes && report.process.is_none() && report.processes.len() > 1 {
+        for process in &report.processes {
+            let _ = write!(out, "\n── {}\n", title(process));
+            section(&mut out, &process.figures, process.duration_ns, options);
+        }
+    }
+    out.push_str(&tables::marks(report, options.all_processes));
+    for note in &report.trace.notes {
+        let _ = writeln!(out, "note: {note}");
+    }
+    out
+}
+
+fn limit(options: Options) -> usize {
+    if options.all_processes {
+        usize::MAX
+    } else {
+        PROCESSES_SHOWN
+    }
+}
+
+/// Name, number, pid and role of a process.
+pub fn title(process: &ProcessReport) -> String {
+    let name = match process.name.as_str() {
+        "" => "(no name)",
+        name => name,
+    };
+    let role = match process.role.as_str() {
+        "" => String::new(),
+        role => format!(", {role}"),
+    };
+    format!(
+        "process {} ({name}{role}), pid {}",
+        process.number, process.pid
+    )
+}
+
+/// What there is, and whatever was lost.
+fn first_lines(report: &Report) -> String {
+    let events = &report.figures.events;
+    let mut parts = vec![counted(events.total, "event", "events")];
+    match report.process.and_then(|_| report.processes.first()) {
+        Some(process) => parts.push(title(process)),
+        None => parts.push(counted(
+            report.processes.len() as u64,
+            "process",
+            "processes",
+        )),
+    }
+    parts.push(counted(report.threads, "thread", "threads"));
+    parts.push(time(report.duration_ns));
+    parts.push(format!("{} dropped", count(events.dropped)));
+    if events.unknown_frees != 0 {
+        parts.push(counted(
+            events.unknown_frees,
+            "unknown free",
+            "unknown frees",
+        ));
+    }
+    if events.live_duplicates != 0 {
+        parts.push(counted(
+            events.live_duplicates,
+            "live duplicate",
+            "live duplicates",
+        ));
+    }
+    if !report.trace.damage.is_empty() {
+        parts.push("damaged".to_string());
+    }
+    let mut out = format!("{}: {}\n", report.trace.name, parts.join(", "));
+    for damage in &report.trace.damage {
+        let _ = writeln!(out, "  damaged: {damage}");
+    }
+    let by_reason = report.processes.iter().flat_map(|process| &process.dropped);
+    let mut reasons: Vec<(&str, u64)> = Vec::new();
+    for dropped in by_reason {
+        match reasons
+            .iter_mut()
+            .find(|(reason, _)| *reason == dropped.reason)
+        {
+            Some((_, calls)) => *calls = calls.saturating_add(dropped.calls),
+            None => reasons.push((dropped.reason, dropped.calls)),
+        }
+    }
+    for (reason, calls) in reasons {
+        let _ = writeln!(
+            out,
+            "  dropped: {} ({reason})",
+            counted(calls, "call", "calls")
+        );
+    }
+    let checks = &report.figures.checks;
+    if !checks.all() {
+        out.push_str("  the figures do not agree with each other: `rmtrace verify` tells more\n");
+    }
+    out
+}
+
+/// The figures of the run, or of a process.
+fn section(out: &mut String, figures: &Figures, duration_ns: u64, options: Options) {
+    out.push_str(&tables::blocks(figures, duration_ns));
+    out.push_str(&tables::calls(figures));
+    out.push_str(&tables::over_time(figures, duration_ns));
+    out.push_str(&tables::sizes(figures));
+    out.push_str(&tables::lifetimes(figures, options.all_processes));
+    out.push_str(&tables::lifetimes_by_size(figures));
+    out.push_str(&tables::reallocs(figures));
+}
