@@ -1,0 +1,21 @@
+//! Real programs under the interposer, bare and under `rmtrace record`: what they called is in the
+//! trace, and they never notice.
+//!
+//! The programs are in `tests/programs`; [`harness`] builds, runs and reads. Tests that need a
+//! program which is not installed say `skipped:` and pass, unless `RMTRACE_CI` is set.
+
+mod browsers;
+mod collector;
+mod counted;
+mod dynamic;
+mod exceptions;
+mod fork;
+mod harness;
+mod library;
+mod limits;
+mod order;
+mod own_allocator;
+mod programs;
+mod signals;
+mod threads;
+mod unchanged;
