@@ -282,7 +282,7 @@ impl Chunk {
         );
         let lengths_fit = matches!(chunk.chunk_bytes as usize, SMALL_BYTES | LARGE_BYTES)
             && chunk.committed as usize <= chunk.chunk_bytes as usize - HEADER_BYTES
-            && chunk.committed % 16 == 0;
+            && chunk.committed.is_multiple_of(16);
         if !lengths_fit || check != u64_at(bytes, 56) {
             return Err(HeaderError::Damaged);
         }

@@ -216,7 +216,7 @@ pub struct Control {
 }
 
 /// How long after its last sign of life the collector counts as alive.
-pub const COLLECTOR_ALIVE_NS: u64 = 2_000_000_000;
+pub const COLLECTOR_ALIVE_NS: u64 = 1_000_000_000;
 /// Default of [`Control::pool_bytes`].
 pub const POOL_BYTES_DEFAULT: u64 = 64 << 20;
 /// Default of [`Control::limit_bytes`].

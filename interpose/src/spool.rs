@@ -217,8 +217,8 @@ fn claim_large(shared: &Shared) -> Result<u32, Drop> {
     present(slab.wrapping_mul(SMALL_PER_SLAB as u32), chunk::LARGE_BYTES)
 }
 
-/// A chunk for the calling thread; a busy one gets a large chunk if there is one. Waits for the
-/// collector if there is one and nothing else is to be had.
+/// A chunk for the calling thread; a busy one gets a large chunk if there is one. When nothing is
+/// free: waits for a living collector, else writes out a full chunk that waits for a dead one.
 pub fn claim(large: bool) -> Result<u32, Drop> {
     let shared = shared().ok_or(Drop::Early)?;
     let attempt = || {
@@ -229,20 +229,19 @@ pub fn claim(large: bool) -> Result<u32, Drop> {
         };
         // The other size is better than a loss.
         result.or_else(|reason| {
-            match pop(&shared.free_large.0).or_else(|| pop(&shared.free_small.0)) {
-                Some(number) => Ok(number),
-                None => Err(reason),
-            }
+            pop(&shared.free_large.0)
+                .or_else(|| pop(&shared.free_small.0))
+                .ok_or(reason)
         })
     };
     let mut result = attempt();
     if result.is_err() && collector_is_alive() && !process::is_vfork_child() {
         // SAFETY: `connect` set it, and it stays mapped.
-        let limit =
-            unsafe { CONTROL.load(Relaxed).as_ref() }.map_or(0, |c| c.wait_ns.load(Relaxed));
+        let control = unsafe { CONTROL.load(Relaxed).as_ref() };
+        let limit = control.map_or(0, |control| control.wait_ns.load(Relaxed));
         let began = clock::monotonic_ns();
         let mut waited = 0;
-        while result.is_err() && waited < limit {
+        while result.is_err() && waited < limit && collector_is_alive() {
             sys::sleep(500_000);
             waited = clock::monotonic_ns().wrapping_sub(began);
             result = attempt();
@@ -251,6 +250,9 @@ pub fn claim(large: bool) -> Result<u32, Drop> {
             process::count_wait(waited);
         }
     }
+    if result.is_err() && !collector_is_alive() {
+        result = write_out_full(shared).or(result);
+    }
     result.map_err(|reason| {
         if DISK_FULL.load(Relaxed) {
             Drop::DiskLimit
@@ -258,6 +260,19 @@ pub fn claim(large: bool) -> Result<u32, Drop> {
             reason
         }
     })
+}
+
+/// Takes a chunk that waits for a collector which is no more, and appends it.
+fn write_out_full(shared: &Shared) -> Result<u32, Drop> {
+    let number = pop(&shared.full.0).ok_or(Drop::PoolFull)?;
+    let header = header(number);
+    if append(header) {
+        // SAFETY: the chunk was on the list, and is ours now.
+        unsafe { &(*header).state }.store(chunk::STATE_FREE, Release);
+        return Ok(number);
+    }
+    push(&shared.full.0, number);
+    Err(Drop::PoolFull)
 }
 
 fn begin_header(

@@ -125,23 +125,22 @@ fn stack_pointer() -> usize {
 /// Begins a hooked call: at most one per thread is recorded at a time, the outermost.
 #[inline(always)]
 pub fn enter() -> Guard {
-    let thread = current();
+    let (thread, pointer) = (current(), stack_pointer());
     if !thread.is_null() {
         // SAFETY: invariant 1; the state is this thread's own.
         let state = unsafe { &mut *thread };
         if state.guard.load(Relaxed) == 0 {
-            state.guard.store(stack_pointer(), Relaxed);
+            state.guard.store(pointer, Relaxed);
             compiler_fence(Release);
             return Guard::Record(state);
         }
     }
-    enter_cold(thread)
+    enter_cold(thread, pointer)
 }
 
 #[cold]
 #[inline(never)]
-fn enter_cold(thread: *mut Thread) -> Guard {
-    let pointer = stack_pointer();
+fn enter_cold(thread: *mut Thread, pointer: usize) -> Guard {
     let thread = if thread.is_null() {
         if !process::is_started() && !process::start_early() {
             return Guard::Pass;
@@ -160,7 +159,7 @@ fn enter_cold(thread: *mut Thread) -> Guard {
     let guard = state.guard.load(Relaxed);
     if guard != 0 {
         let inside_us = guard & 1 != 0;
-        let deeper = pointer < guard;
+        let deeper = pointer < guard & !1;
         if inside_us && (deeper || sys::on_signal_stack()) {
             // A signal handler interrupted our own code.
             process::count_drop(Drop::Nested);
