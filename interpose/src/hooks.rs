@@ -503,6 +503,7 @@ macro_rules! longjmps {
                 "push rdi",
                 "push rsi",
                 "push rax",
+                "mov rsi, rdi",
                 concat!("mov edi, ", $n),
                 "call {}",
                 "mov r11, rax",
@@ -534,8 +535,24 @@ pub fn set_longjmp(n: usize, address: usize) {
     }
 }
 
-extern "C" fn longjmp_begin(n: usize) -> usize {
-    thread::abandon();
+/// The stack pointer that a `jmp_buf` leads to: word 6 of it, which glibc mangles (rotated left by 17
+/// after an exclusive or with the guard at fs:0x30).
+fn jump_stack_pointer(target: *const usize) -> usize {
+    // SAFETY: the program's own jmp_buf, which longjmp is about to read.
+    let stored = unsafe { target.wrapping_add(6).read() };
+    if crate::elf::initial_stack().is_null() {
+        return stored;
+    }
+    let guard: usize;
+    // SAFETY: glibc keeps its pointer guard there.
+    unsafe {
+        core::arch::asm!("mov {}, fs:[0x30]", out(reg) guard, options(nostack, readonly, preserves_flags));
+    }
+    stored.rotate_right(17) ^ guard
+}
+
+extern "C" fn longjmp_begin(n: usize, target: *const usize) -> usize {
+    thread::abandon_below(jump_stack_pointer(target));
     let address = LONGJMP_REAL.get(n).map_or(0, |real| real.load(Relaxed));
     if address == 0 {
         start::start_once();

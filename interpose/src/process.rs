@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsiz
 use rmtrace_format::chunk::{self, ForkPosition};
 use rmtrace_format::event::Kind;
 use rmtrace_format::record::Record;
-use rmtrace_format::spool::{Drop, ProcessSlot, STARTED_EXEC, STARTED_FORK, TITLE_BYTES};
+use rmtrace_format::spool::{Drop, ProcessSlot, STARTED_EXEC, STARTED_FORK};
 
 /// Threads that a process can have at a time.
 pub const THREADS_MAX: usize = 65536;
@@ -55,9 +55,11 @@ static EARLY_DROPS: AtomicU64 = AtomicU64::new(0);
 static CALLERS: AtomicBool = AtomicBool::new(false);
 /// `malloc_usable_size`, where usable sizes are wanted; else 0.
 static USABLE_SIZE: AtomicUsize = AtomicUsize::new(0);
-/// The argument area, which programs overwrite to change their title.
+/// The argument area, which programs overwrite to change their title: its start, the length of the
+/// arguments, and the length with the environment behind them.
 static TITLE: AtomicUsize = AtomicUsize::new(0);
 static TITLE_LENGTH: AtomicUsize = AtomicUsize::new(0);
+static TITLE_AREA: AtomicUsize = AtomicUsize::new(0);
 
 /// The C library's functions for a destructor per thread, and our key.
 static SET_SPECIFIC: AtomicUsize = AtomicUsize::new(0);
@@ -104,14 +106,25 @@ pub fn start_early() -> bool {
     true
 }
 
+/// The area of the initial stack that a program's title is shown from.
+#[derive(Clone, Copy, Default)]
+pub struct Title {
+    /// Its start.
+    pub start: usize,
+    /// Bytes of the arguments, the last NUL included.
+    pub arguments: usize,
+    /// Bytes of the arguments and the environment.
+    pub area: usize,
+}
+
 /// What the process needs beside the spool.
 pub struct Setup {
     /// Records carry callers.
     pub callers: bool,
     /// Address of `malloc_usable_size` if usable sizes are wanted, else 0.
     pub usable_size: usize,
-    /// Start and length of the argument area.
-    pub title: (usize, usize),
+    /// Where the arguments lie.
+    pub title: Title,
     /// Addresses of `pthread_key_create` and `pthread_setspecific`, or 0.
     pub key_create: usize,
     /// See `key_create`.
@@ -140,9 +153,9 @@ pub fn start(setup: &Setup) -> bool {
     THREADS.store(threads as *mut Thread, Relaxed);
     CALLERS.store(setup.callers, Relaxed);
     USABLE_SIZE.store(setup.usable_size, Relaxed);
-    let (title, length) = setup.title;
-    TITLE.store(title, Relaxed);
-    TITLE_LENGTH.store(length.min(TITLE_BYTES), Relaxed);
+    TITLE.store(setup.title.start, Relaxed);
+    TITLE_LENGTH.store(setup.title.arguments, Relaxed);
+    TITLE_AREA.store(setup.title.area, Relaxed);
     if setup.key_create != 0 && setup.set_specific != 0 {
         // SAFETY: the address was found under this name in the C library.
         let create = unsafe { core::mem::transmute::<usize, KeyCreate>(setup.key_create) };
@@ -197,17 +210,28 @@ fn claim_slot(number: u32, started_by: u32, parent: u32, parent_thread: u32, par
     slot.state.store(2, Release);
 }
 
-/// Copies what the program shows as its title into the slot.
+/// Copies what the program shows as its title into the slot, by the kernel's rule for
+/// /proc/PID/cmdline: the arguments; or, where the NUL behind them was overwritten, one text that goes
+/// on into the environment.
 pub fn refresh_title() {
     let Some(slot) = slot() else { return };
-    let (title, length) = (TITLE.load(Relaxed), TITLE_LENGTH.load(Relaxed));
+    let (title, arguments) = (TITLE.load(Relaxed), TITLE_LENGTH.load(Relaxed));
+    // SAFETY: the argument area is part of the initial stack, which stays mapped.
+    let byte_at = |at: usize| unsafe { (title.wrapping_add(at) as *const u8).read_volatile() };
+    let is_one_text = arguments > 0 && byte_at(arguments.wrapping_sub(1)) != 0;
+    let length = if is_one_text {
+        TITLE_AREA.load(Relaxed)
+    } else {
+        arguments
+    };
     let mut at = 0usize;
+    let mut ended = false;
     for word in &slot.title {
         let mut bytes = [0u8; 8];
         for byte in &mut bytes {
-            if at < length {
-                // SAFETY: the argument area is part of the initial stack, which stays mapped.
-                *byte = unsafe { (title.wrapping_add(at) as *const u8).read_volatile() };
+            if at < length && !ended {
+                *byte = byte_at(at);
+                ended = is_one_text && *byte == 0;
             }
             at = at.wrapping_add(1);
         }

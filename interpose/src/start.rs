@@ -7,7 +7,7 @@
 use crate::elf::{self, LinkMap, Symbol};
 use crate::hooks::{self, DISPOSE_HOOK, HOOKS, Hook};
 use crate::patch::{self, Islands};
-use crate::process::{self, Setup};
+use crate::process::{self, Setup, Title};
 use crate::rundir::{self, Run};
 use crate::{arena, clock, spool, sys, thread};
 use core::arch::naked_asm;
@@ -87,19 +87,25 @@ impl Environment {
         Self::strings(self.arguments).next().unwrap_or_default()
     }
 
-    /// The area that holds arguments and variables.
-    fn area(&self) -> (usize, usize) {
-        let first = Self::strings(self.arguments).next();
-        let last = Self::strings(self.variables)
-            .last()
-            .or(Self::strings(self.arguments).last());
-        match (first, last) {
-            (Some(first), Some(last)) => {
-                let start = first.as_ptr() as usize;
-                let end = (last.as_ptr() as usize).wrapping_add(last.len());
-                (start, end.saturating_sub(start))
-            }
-            _ => (0, 0),
+    /// Where the arguments and, behind them, the variables lie.
+    fn title(&self) -> Title {
+        let end = |text: &[u8]| {
+            (text.as_ptr() as usize)
+                .wrapping_add(text.len())
+                .wrapping_add(1)
+        };
+        let (Some(first), Some(last)) = (
+            Self::strings(self.arguments).next(),
+            Self::strings(self.arguments).last(),
+        ) else {
+            return Title::default();
+        };
+        let start = first.as_ptr() as usize;
+        let area = Self::strings(self.variables).last().map_or(end(last), end);
+        Title {
+            start,
+            arguments: end(last).saturating_sub(start),
+            area: area.saturating_sub(start),
         }
     }
 
@@ -286,7 +292,7 @@ fn open_spool(run: &Run, environment: &Environment, allocator: &LinkMap) -> bool
     let ready = process::start(&Setup {
         callers: wanted & layout::FLAG_CALLERS != 0,
         usable_size,
-        title: environment.area(),
+        title: environment.title(),
         key_create: address_of(b"pthread_key_create"),
         set_specific: address_of(b"pthread_setspecific"),
     });

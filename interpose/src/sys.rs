@@ -243,6 +243,20 @@ pub unsafe fn make_word_present(at: usize) -> bool {
     call!(14, 0, 0, at, 8) == 0
 }
 
+/// Blocks all signals; the mask to restore.
+pub fn block_signals() -> u64 {
+    const SETMASK: i32 = 2;
+    let (all, mut before) = (u64::MAX, 0u64);
+    call!(14, SETMASK, &raw const all, &raw mut before, 8);
+    before
+}
+
+/// Sets the signal mask.
+pub fn restore_signals(mask: u64) {
+    const SETMASK: i32 = 2;
+    call!(14, SETMASK, &raw const mask, 0, 8);
+}
+
 /// Says something on standard error.
 pub fn say(parts: &[&[u8]]) {
     let mut line = [0u8; 512];

@@ -17,7 +17,7 @@ use core::sync::atomic::Ordering::{Relaxed, Release};
 use core::sync::atomic::{AtomicU64, AtomicUsize, compiler_fence};
 use rmtrace_format::chunk::{ChunkHeader, HEADER_BYTES};
 use rmtrace_format::event::{Entry, Kind};
-use rmtrace_format::record::{self, Record};
+use rmtrace_format::record::{self, Item, Record, Records};
 use rmtrace_format::spool::Drop;
 
 // The thread's pointer to its state: initial-exec TLS, so reading it is two loads and no call.
@@ -145,11 +145,16 @@ fn enter_cold(thread: *mut Thread, pointer: usize) -> Guard {
         if !process::is_started() && !process::start_early() {
             return Guard::Pass;
         }
-        let Some(new) = process::claim_thread() else {
+        let mask = sys::block_signals();
+        let new = process::claim_thread();
+        if let Some(new) = &new {
+            set_current(&raw const **new as *mut Thread);
+        }
+        sys::restore_signals(mask);
+        let Some(new) = new else {
             process::count_drop(Drop::ThreadSlots);
             return Guard::Pass;
         };
-        set_current(new);
         new
     } else {
         thread
@@ -176,16 +181,26 @@ fn enter_cold(thread: *mut Thread, pointer: usize) -> Guard {
     Guard::Record(state)
 }
 
-/// The calls in progress on this thread are left without a return: by longjmp or an exception.
+/// The call in progress on this thread is left by an exception.
 pub fn abandon() {
+    abandon_below(usize::MAX);
+}
+
+/// The frames of this thread below the stack pointer `target` are left without a return; the call in
+/// progress too if it is among them.
+pub fn abandon_below(target: usize) {
     let thread = current();
     // SAFETY: invariant 1; this thread's own.
     let Some(state) = (unsafe { thread.as_mut() }) else {
         return;
     };
     let guard = state.guard.load(Relaxed);
-    if guard == 0 || guard & 1 != 0 {
+    if guard == 0 || target < guard & !1 {
         return;
+    }
+    if guard & 1 != 0 {
+        // Out of a signal handler that interrupted the hot path: the cold ones block signals.
+        state.recount();
     }
     state.finish_pending();
     state.leave();
@@ -347,14 +362,19 @@ impl Thread {
 
     /// Makes sure that a record of up to `bytes` bytes with this stamp fits. Counts a drop if not.
     fn ready(&mut self, tsc: u64, bytes: usize) -> bool {
-        if self.epoch != process::epoch() && !process::attach(self) {
-            return false;
-        }
         let needed = bytes.wrapping_add(record::UNIT_BYTES);
-        if self.header.is_null() || self.room() < needed {
-            if let Err(reason) = self.next_chunk(tsc) {
-                self.drop_one(reason);
-                return false;
+        if self.epoch != process::epoch() || self.room() < needed {
+            // A signal handler that jumps away from here would leave a chunk behind.
+            let mask = sys::block_signals();
+            let result = self.prepare(tsc, needed);
+            sys::restore_signals(mask);
+            match result {
+                Ok(true) => {}
+                Ok(false) => return false,
+                Err(reason) => {
+                    self.drop_one(reason);
+                    return false;
+                }
             }
         }
         if tsc.wrapping_sub(self.base) > record::DELTA_MASK {
@@ -362,6 +382,19 @@ impl Thread {
             self.store(&[record::CODE_BASE, tsc], None);
         }
         true
+    }
+
+    /// Joins the process that the thread is in by now, and gets a chunk with room. False: the drop is
+    /// counted already.
+    #[inline(never)]
+    fn prepare(&mut self, tsc: u64, needed: usize) -> Result<bool, Drop> {
+        if self.epoch != process::epoch() && !process::attach(self) {
+            return Ok(false);
+        }
+        if self.room() < needed {
+            self.next_chunk(tsc)?;
+        }
+        Ok(true)
     }
 
     fn room(&self) -> usize {
@@ -401,6 +434,39 @@ impl Thread {
         if call.is_some() {
             add(&self.calls, 1);
         }
+    }
+
+    /// Makes cursor and counters agree with what was published, after the hot path was left between
+    /// its stores.
+    fn recount(&mut self) {
+        if self.header.is_null() {
+            return;
+        }
+        // SAFETY: the chunk is mapped and this thread's.
+        let shared = unsafe { &*self.header };
+        let length = shared.committed.load(Relaxed) as usize;
+        let data = (self.header as usize).wrapping_add(HEADER_BYTES);
+        // SAFETY: published records of this thread's chunk, which nobody else writes.
+        let bytes = unsafe { core::slice::from_raw_parts(data as *const u8, length) };
+        let (mut counts, mut size, mut sum) = (self.counts, self.bytes, self.sum);
+        let mut calls = shared.first_ordinal.load(Relaxed);
+        for item in Records::new(bytes, 0).flatten() {
+            if let Item::Call(call) = item {
+                if let Some(count) = counts.get_mut(call.entry.kind() as usize) {
+                    *count = count.wrapping_add(1);
+                }
+                size = size.wrapping_add(call.size);
+                sum = record::content_sum(sum, &call);
+                calls = calls.wrapping_add(1);
+            }
+        }
+        for (count, value) in shared.calls.iter().zip(counts) {
+            count.store(value, Relaxed);
+        }
+        shared.bytes.store(size, Relaxed);
+        shared.sum.store(sum, Relaxed);
+        self.calls.store(calls, Relaxed);
+        self.cursor.store(data.wrapping_add(length), Relaxed);
     }
 
     /// Records a throwing allocation that did not return as failed.
@@ -551,6 +617,7 @@ pub unsafe extern "C" fn on_exit(thread: *mut Thread) {
     if state.guard.load(Relaxed) != 0 || state.epoch != process::epoch() {
         return;
     }
+    let mask = sys::block_signals();
     state.guard.store(stack_pointer() | 1, Relaxed);
     compiler_fence(Release);
     if let Some(chunk) = state.hand_over(true) {
@@ -565,6 +632,7 @@ pub unsafe extern "C" fn on_exit(thread: *mut Thread) {
         set_current(null_mut());
         process::release_thread(state);
     }
+    sys::restore_signals(mask);
 }
 
 /// Measures what recording one call costs, in picoseconds, on a page of its own that is thrown away; 0

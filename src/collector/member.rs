@@ -7,6 +7,7 @@ use rmtrace_file::gather::cutter::ProcessStreams;
 use rmtrace_file::gather::image::{Slot, SpoolImage};
 use rmtrace_file::gather::processes::{Link, anonymize, describe, set_role};
 use rmtrace_file::{Ended, Process};
+use rmtrace_format::spool::STARTED_FORK;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Where a process is in its life, for the collector.
@@ -99,8 +100,9 @@ impl Member {
         self.slabs.len() as u64 * SLAB_BYTES as u64 + 3 * PAGE_BYTES as u64
     }
 
-    /// Reads names from /proc, if it is known there.
-    pub fn read_names(&mut self) {
+    /// Reads names from /proc, if it is known there and still runs `program`: after an exec /proc shows
+    /// another's. A command line is taken from forked processes only: an exec'ed one told its own.
+    pub fn read_names(&mut self, program: Option<&str>) {
         let Some(outside) = self.outside else {
             return;
         };
@@ -108,8 +110,13 @@ impl Member {
             return;
         }
         self.named_threads = self.streams.threads.len();
+        if procfs::program(outside.pid).as_deref() != program {
+            return;
+        }
         self.names.extend(procfs::thread_names(outside.pid));
-        if let Some(shown) = procfs::command_line(outside.pid) {
+        if self.slot.started_by == STARTED_FORK
+            && let Some(shown) = procfs::command_line(outside.pid)
+        {
             self.shown = shown;
         }
     }

@@ -148,6 +148,12 @@ pub fn command_line(pid: u32) -> Option<Vec<String>> {
     )
 }
 
+/// Path of the program that a process runs, where that may be read.
+pub fn program(pid: u32) -> Option<String> {
+    let path = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    Some(path.to_string_lossy().into_owned())
+}
+
 /// Names of a process' threads by their id as the process sees it.
 pub fn thread_names(pid: u32) -> HashMap<u32, String> {
     let mut names = HashMap::new();

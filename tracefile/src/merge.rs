@@ -11,7 +11,7 @@ use crate::fork::{Due, ForkTable};
 use crate::frame::Frame;
 use crate::heap::Heap;
 use crate::index::FrameEntry;
-use crate::model::{Ended, StartedBy};
+use crate::model::{Ended, Process, StartedBy};
 use crate::reader::{FrameScratch, TraceReader};
 use crate::stream::{Clock, Pending, Stream, push_steps};
 use crate::tie;
@@ -212,15 +212,29 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
                 forks: ForkTable::default(),
             })
             .collect();
+        let start_of = |process: &Process| {
+            let span = spans.get(&process.number);
+            span.map_or(process.started, |(first, _)| {
+                first.min(&process.started).to_owned()
+            })
+        };
+        // Where the end was not seen from outside, a process is taken to end at its last call; but it
+        // lived when it forked, and its children inherit then.
+        let mut last_fork: HashMap<u32, u64> = HashMap::new();
+        for child in reader.processes() {
+            if let (StartedBy::Fork, Some(parent)) = (child.started_by, child.parent) {
+                let last = last_fork.entry(parent).or_default();
+                *last = start_of(child).max(*last);
+            }
+        }
         for (at, process) in reader.processes().iter().enumerate() {
             if !included[at] {
                 continue;
             }
-            let span = spans.get(&process.number).copied();
-            let started = span.map_or(process.started, |(first, _)| first.min(process.started));
-            self.appoint(self.ns(started), 0, What::Start(at));
-            let end = span.map_or(process.ended_at, |(_, last)| last.max(process.ended_at));
-            let end_ns = self.ns(end);
+            self.appoint(self.ns(start_of(process)), 0, What::Start(at));
+            let last = spans.get(&process.number).map_or(0, |(_, last)| *last);
+            let fork = last_fork.get(&process.number).copied().unwrap_or(0);
+            let end_ns = self.ns(process.ended_at.max(last).max(fork));
             if process.ended != Ended::Unknown && end_ns < last_ns {
                 self.appoint(end_ns, PHASE_END, What::End(at));
             }

@@ -16,6 +16,7 @@ impl Drain {
             if self.spools[n].over {
                 continue;
             }
+            let program = self.program(n);
             let numbers: Vec<u32> = self.spools[n].members.keys().copied().collect();
             for number in numbers {
                 self.find_outside(n, number, now);
@@ -29,7 +30,7 @@ impl Drain {
                 let since = now.saturating_sub(member.names_at_ns);
                 if since >= NAMES_NS && new_threads || since >= 5 * NAMES_NS {
                     member.names_at_ns = now;
-                    member.read_names();
+                    member.read_names(program.as_deref());
                 }
                 if now.saturating_sub(member.last_sample_ns) < SAMPLE_NS {
                     continue;
@@ -65,8 +66,17 @@ impl Drain {
         member.look_at_ns = now + (10_000_000 << looks.min(8));
         if found.is_some() {
             member.looks = 0;
-            member.read_names();
+            let program = self.program(n);
+            if let Some(member) = self.spools[n].members.get_mut(&number) {
+                member.read_names(program.as_deref());
+            }
         }
+    }
+
+    /// Path of the program of spool `n`.
+    fn program(&self, n: usize) -> Option<String> {
+        let image = self.spools[n].image.as_ref()?;
+        Some(image.program.clone())
     }
 }
 
