@@ -105,7 +105,7 @@ impl Run {
         let fallback = environment.get(b"XDG_RUNTIME_DIR").unwrap_or(b"/tmp");
         let mut path = None;
         for (n, parent) in [asked.bytes(), fallback, b"/tmp"].into_iter().enumerate() {
-            let candidate = Text::of(&[parent, b"/", &name.bytes()]);
+            let candidate = Text::of(&[parent, b"/", name.bytes()]);
             if parent.starts_with(b"/") && sys::mkdir(candidate.path()?, 0o700) == 0 {
                 if n > 0 {
                     sys::say(&[

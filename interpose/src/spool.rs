@@ -185,7 +185,7 @@ fn claim_small(shared: &Shared) -> Result<u32, Drop> {
     }
     let mut next = shared.small_next.0.load(Acquire);
     loop {
-        if next % SMALL_PER_SLAB as u64 == 0 {
+        if next.is_multiple_of(SMALL_PER_SLAB as u64) {
             let Some(slab) = claim_slab(shared, SLAB_SMALL) else {
                 return Err(Drop::PoolFull);
             };

@@ -384,13 +384,11 @@ fn hook_all(allocator: &'static LinkMap) -> Seen {
             .take_while(|candidate| !candidate.is_ours())
             .any(|candidate| core::ptr::eq(candidate, object));
         let bit = 1u64 << hook.slot;
+        // Names that we do not export matter only where the allocator itself defines them.
+        let by_allocator = own_allocator && core::ptr::eq(object, allocator);
         if hook.exported && !before_us {
             seen.interposed |= bit;
-        } else if before_us || (own_allocator && core::ptr::eq(object, allocator)) {
-            // Names that we do not export matter only where the allocator itself defines them.
-            if !hook.exported && !(own_allocator && core::ptr::eq(object, allocator)) {
-                continue;
-            }
+        } else if hook.exported || by_allocator {
             match patcher.patch(hook, symbol) {
                 Patched::Done => seen.detoured |= bit,
                 Patched::Alias => {}

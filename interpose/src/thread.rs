@@ -566,9 +566,7 @@ impl Thread {
         };
         // The chunk's base is `opened.tsc`; records count from `self.base`, said by a base record.
         self.store(&[record::CODE_BASE, self.base], None);
-        if self.number == 0 {
-            process::refresh_title();
-        }
+        process::refresh_title();
         process::watch_exit(self);
     }
 

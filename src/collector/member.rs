@@ -114,7 +114,15 @@ impl Member {
             return;
         }
         self.names.extend(procfs::thread_names(outside.pid));
+        self.read_command_line(program);
+    }
+
+    /// Reads what a forked process shows as its command line: some tell their role there soon after
+    /// the fork.
+    pub fn read_command_line(&mut self, program: Option<&str>) {
         if self.slot.started_by == STARTED_FORK
+            && let Some(outside) = self.outside
+            && procfs::program(outside.pid).as_deref() == program
             && let Some(shown) = procfs::command_line(outside.pid)
         {
             self.shown = shown;

@@ -2,7 +2,7 @@
 //!
 //! A frame is opened when its first tick is reached, a thread's stream decoded in blocks of
 //! [`BLOCK_CALLS`] and dropped when it is exhausted, so memory grows with the threads that are busy
-//! at the same time, not with the threads of the run. Forks are told by [`crate::fork`].
+//! at the same time, not with the threads of the run. Forks are told by `fork.rs`.
 
 use crate::agenda::{Appointment, PHASE_END, What};
 use crate::consumer::Consumer;
