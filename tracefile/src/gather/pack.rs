@@ -266,7 +266,8 @@ pub fn pack<W: Write>(
     for member in &members {
         for stream in member.streams.threads.values() {
             let total = stream.counters.total();
-            report.missing += total.saturating_sub(stream.next_ordinal());
+            let missing = total.saturating_sub(stream.next_ordinal());
+            report.missing = report.missing.saturating_add(missing);
         }
     }
     notes.extend(run_notes(&dir, &members, &noticed, &report));
