@@ -128,8 +128,9 @@ fn reasoning(entries_peak: u64) -> String {
         return "no block was ever live, so nothing is to be reserved".to_string();
     }
     format!(
-        "the peak of {entries_peak} live blocks plus {MARGIN_PERCENT} %, rounded up to whole pages of {SEGMENT_ENTRIES} handles; \
-         from one trace no probability can be given that another run stays below it"
+        "the peak of {} live blocks plus {MARGIN_PERCENT} %, rounded up to whole pages of {SEGMENT_ENTRIES} handles; \
+         from one trace no probability can be given that another run stays below it",
+        crate::text::units::count(entries_peak)
     )
 }
 

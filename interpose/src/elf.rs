@@ -52,11 +52,7 @@ const DF_1_INITFIRST: usize = 0x20;
 pub fn initial_stack() -> *const usize {
     let variable = weak_address!("__libc_stack_end") as *const *const usize;
     // SAFETY: a symbol of this name is glibc's pointer variable, valid for the whole run.
-    if variable.is_null() {
-        core::ptr::null()
-    } else {
-        unsafe { variable.read() }
-    }
+    unsafe { variable.as_ref() }.map_or(core::ptr::null(), |stack| *stack)
 }
 
 /// Loaded objects in the order of the global scope: the program, preloaded libraries, the others.
@@ -70,11 +66,7 @@ pub fn objects() -> Objects {
         }
     }
     // SAFETY: the dynamic linker keeps the list valid; nothing is unloaded while we start.
-    let next = if debug.is_null() {
-        core::ptr::null()
-    } else {
-        unsafe { (*debug).map }
-    };
+    let next = unsafe { debug.as_ref() }.map_or(core::ptr::null(), |debug| debug.map);
     Objects { next }
 }
 

@@ -167,7 +167,7 @@ fn allocate_plain(size: usize, caller: usize) -> usize {
 }
 
 fn product(count: usize, size: usize) -> usize {
-    count.checked_mul(size).unwrap_or(usize::MAX)
+    count.saturating_mul(size)
 }
 
 extern "C" fn malloc_hook(size: usize, caller: usize) -> usize {
@@ -234,11 +234,10 @@ extern "C" fn posix_memalign_hook(
         Guard::Record(thread) => {
             // SAFETY: the arguments are the caller's.
             let error = unsafe { original(out as usize, align, size, 0) };
-            // SAFETY: after success the function has stored there.
-            let block = if error as u32 == 0 {
-                unsafe { out.read() }
-            } else {
-                0
+            let block = match error as u32 {
+                // SAFETY: after success the function has stored there.
+                0 => unsafe { out.read() },
+                _ => 0,
             };
             thread.allocated(Entry::PosixMemalign, log2(align), block, size, caller);
             error
@@ -585,9 +584,8 @@ extern "C" fn new_end(
         entry == Entry::NewAligned as usize || entry == Entry::NewArrayAligned as usize;
     let align_log2 = if is_aligned { log2(align) } else { 0 };
     // SAFETY: `new_begin` gave it to this very call.
-    if let (Some(thread), Some(entry)) =
-        (unsafe { thread.as_mut() }, Entry::from_number(entry as u8))
-    {
+    let thread = unsafe { thread.as_mut() };
+    if let (Some(thread), Some(entry)) = (thread, Entry::from_number(entry as u8)) {
         thread.pending = 0;
         thread.allocated(entry, align_log2, block, size, caller);
     }

@@ -37,6 +37,8 @@ pub struct Member {
     pub look_at_ns: u64,
     /// How often it was looked for.
     pub looks: u32,
+    /// Nothing that could be it was there at the last look at all processes.
+    pub missed: bool,
     /// Command line as /proc last showed it.
     pub shown: Vec<String>,
     /// Thread names by thread id.
@@ -69,6 +71,7 @@ impl Member {
             outside: None,
             look_at_ns: 0,
             looks: 0,
+            missed: false,
             shown: Vec::new(),
             names: BTreeMap::new(),
             named_threads: 0,
@@ -114,7 +117,15 @@ impl Member {
             return;
         }
         self.names.extend(procfs::thread_names(outside.pid));
+        self.read_command_line(program);
+    }
+
+    /// Reads what a forked process shows as its command line: some tell their role there soon after
+    /// the fork.
+    pub fn read_command_line(&mut self, program: Option<&str>) {
         if self.slot.started_by == STARTED_FORK
+            && let Some(outside) = self.outside
+            && procfs::program(outside.pid).as_deref() == program
             && let Some(shown) = procfs::command_line(outside.pid)
         {
             self.shown = shown;
