@@ -6,6 +6,7 @@ DESTDIR ?=
 BINDIR ?= $(PREFIX)/bin
 # `rmtrace` looks for its library beside itself, in ../lib/rmtrace and in ../lib: keep the two together.
 PKGLIBDIR ?= $(PREFIX)/lib/rmtrace
+INCLUDEDIR ?= $(PREFIX)/include
 DATADIR ?= $(PREFIX)/share
 MANDIR ?= $(DATADIR)/man
 DOCDIR ?= $(DATADIR)/doc/rmtrace
@@ -42,10 +43,11 @@ install:
 	"$(RMTRACE_FOR_BUILD)" man "$$made/man"; \
 	for shell in bash zsh fish; do "$(RMTRACE_FOR_BUILD)" completions $$shell >"$$made/$$shell"; done; \
 	$(INSTALL) -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(PKGLIBDIR)" "$(DESTDIR)$(MANDIR)/man1" \
-	  "$(DESTDIR)$(DOCDIR)" "$(DESTDIR)$(LICENSEDIR)" \
+	  "$(DESTDIR)$(INCLUDEDIR)" "$(DESTDIR)$(DOCDIR)" "$(DESTDIR)$(LICENSEDIR)" \
 	  "$(DESTDIR)$(BASHCOMPDIR)" "$(DESTDIR)$(ZSHCOMPDIR)" "$(DESTDIR)$(FISHCOMPDIR)"; \
 	$(INSTALL) $(STRIP_FLAG) -m 755 "$(BUILT)/rmtrace" "$(DESTDIR)$(BINDIR)/rmtrace"; \
 	$(INSTALL) $(STRIP_FLAG) -m 644 "$(BUILT)/librmtrace.so" "$(DESTDIR)$(PKGLIBDIR)/librmtrace.so"; \
+	$(INSTALL) -m 644 interpose/include/rmtrace.h "$(DESTDIR)$(INCLUDEDIR)/rmtrace.h"; \
 	$(INSTALL) -m 644 "$$made"/man/*.1 "$(DESTDIR)$(MANDIR)/man1/"; \
 	$(INSTALL) -m 644 "$$made/bash" "$(DESTDIR)$(BASHCOMPDIR)/rmtrace"; \
 	$(INSTALL) -m 644 "$$made/zsh" "$(DESTDIR)$(ZSHCOMPDIR)/_rmtrace"; \
@@ -59,6 +61,7 @@ install-strip:
 # Directories shared with other packages stay.
 uninstall:
 	rm -f "$(DESTDIR)$(BINDIR)/rmtrace" "$(DESTDIR)$(PKGLIBDIR)/librmtrace.so" \
+	  "$(DESTDIR)$(INCLUDEDIR)/rmtrace.h" \
 	  "$(DESTDIR)$(MANDIR)/man1/rmtrace.1" "$(DESTDIR)$(MANDIR)/man1/"rmtrace-*.1 \
 	  "$(DESTDIR)$(BASHCOMPDIR)/rmtrace" "$(DESTDIR)$(ZSHCOMPDIR)/_rmtrace" "$(DESTDIR)$(FISHCOMPDIR)/rmtrace.fish" \
 	  "$(DESTDIR)$(DOCDIR)/README.md" "$(DESTDIR)$(DOCDIR)/CHANGELOG.md" \

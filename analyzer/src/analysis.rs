@@ -230,6 +230,7 @@ impl Totals {
         add(&mut all.blocks.never_freed, one.blocks.never_freed);
         add(&mut all.blocks.inherited, one.blocks.inherited);
         add(&mut all.blocks.displaced, one.blocks.displaced);
+        add(&mut all.blocks.lost_in_pause, one.blocks.lost_in_pause);
         add(&mut all.bytes.requested, one.bytes.requested);
         add(&mut all.bytes.freed, one.bytes.freed);
         add(&mut all.bytes.shrunk, one.bytes.shrunk);
@@ -349,6 +350,7 @@ impl Consumer for Analysis {
     }
 
     fn mark(&mut self, mark: &Mark, time_ns: u64) {
+        self.run.was_paused |= mark.is_pause();
         self.marks.total += 1;
         if self.marks.listed.len() < Marks::LISTED_MAX {
             let name = match (mark.name.as_str(), u64::from(mark.number)) {
@@ -361,6 +363,7 @@ impl Consumer for Analysis {
                 at_ns: time_ns,
                 process: mark.process,
                 thread: mark.thread,
+                of_run: mark.is_of_run(),
                 name,
                 value: mark.value,
             });

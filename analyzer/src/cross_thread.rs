@@ -15,6 +15,8 @@ pub struct Frees {
     pub by_realloc: u64,
     /// Frees and reallocs of an address at which no block was known: `events.unknown_frees`.
     pub unknown: u64,
+    /// The same in a run that had been paused before: of blocks from a pause, or from before the start.
+    pub before_start: u64,
 }
 
 impl Frees {
@@ -25,5 +27,6 @@ impl Frees {
         self.inherited += other.inherited;
         self.by_realloc += other.by_realloc;
         self.unknown += other.unknown;
+        self.before_start += other.before_start;
     }
 }

@@ -72,6 +72,10 @@ pub(crate) struct State {
     shrunk_bytes: u64,
     displaced: Sum,
     displaced_own: u64,
+    /// Of the displaced blocks, those that a pause explains.
+    lost_in_pause: u64,
+    /// Frees of unknown addresses that a pause explains.
+    before_start: u64,
     inherited_all: Sum,
     /// Of `inherited_all` what is still live.
     inherited_live: Sum,
@@ -121,6 +125,8 @@ impl State {
             shrunk_bytes: 0,
             displaced: Sum::default(),
             displaced_own: 0,
+            lost_in_pause: 0,
+            before_start: 0,
             inherited_all: Sum::default(),
             inherited_live: Sum::default(),
             inherited_freed: 0,
@@ -232,7 +238,15 @@ impl State {
     fn end_elsewhere(&mut self, run: &mut Run, event: &Event) {
         match self.take(event.address) {
             Some(block) => self.end(run, event, block),
-            None => self.counts.unknown_frees += 1,
+            None => self.unknown_free(run),
+        }
+    }
+
+    /// A free or realloc of an address where no block is known.
+    fn unknown_free(&mut self, run: &Run) {
+        match run.was_paused {
+            true => self.before_start += 1,
+            false => self.counts.unknown_frees += 1,
         }
     }
 
@@ -271,7 +285,10 @@ impl State {
     #[cold]
     fn displace(&mut self, run: &mut Run, now_ns: u64, block: Block) {
         self.note_run_peak(run);
-        self.counts.live_duplicates += 1;
+        match run.was_paused {
+            true => self.lost_in_pause += 1,
+            false => self.counts.live_duplicates += 1,
+        }
         self.displaced.add(block.bytes);
         self.heap.sub(now_ns, block.bytes);
         if block.is_inherited() {
@@ -344,11 +361,11 @@ impl State {
             }
             (0, None) => {
                 self.reallocs.to_zero += 1;
-                self.counts.unknown_frees += 1;
+                self.unknown_free(run);
             }
             (address, Some(block)) => self.resize(run, event, address, block),
             (address, None) => {
-                self.counts.unknown_frees += 1;
+                self.unknown_free(run);
                 self.begin(run, event, address);
             }
         }
@@ -593,6 +610,7 @@ impl State {
             released: of_end(released, live.blocks),
             live_at_end: of_end(!released, live.blocks),
             displaced: self.displaced.blocks,
+            lost_in_pause: self.lost_in_pause,
         };
         let peak = self.heap.peak(number);
         let bytes = Bytes {
@@ -632,6 +650,7 @@ impl State {
                 inherited: self.inherited_freed,
                 by_realloc: self.by_realloc,
                 unknown: self.counts.unknown_frees,
+                before_start: self.before_start,
             },
             realloc: self.reallocs.clone(),
             handle_table: HandleTable::new(number, &self.heap.most_blocks),

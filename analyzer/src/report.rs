@@ -30,8 +30,10 @@ pub struct Blocks {
     pub released: u64,
     /// Held by the process when the run ended.
     pub live_at_end: u64,
-    /// Ended by a live duplicate: their address was given out again.
+    /// Ended unseen: their address was given out again, by a live duplicate or after a pause.
     pub displaced: u64,
+    /// Of them, those displaced after recording had been paused: they ended in a pause.
+    pub lost_in_pause: u64,
 }
 
 /// Bytes, as requested.
@@ -160,6 +162,8 @@ pub struct MarkReport {
     pub process: u32,
     /// Thread.
     pub thread: u32,
+    /// Whether it is of the run; process and thread are 0 then.
+    pub of_run: bool,
     /// What it is.
     pub name: String,
     /// Its value.
@@ -241,7 +245,8 @@ impl Report {
         self.duration_ns = process.duration_ns;
         self.threads = process.threads;
         self.figures = process.figures.clone();
-        self.marks.listed.retain(|mark| mark.process == number);
+        let marks = &mut self.marks.listed;
+        marks.retain(|mark| mark.of_run || mark.process == number);
         Some(self)
     }
 

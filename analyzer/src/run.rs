@@ -14,6 +14,8 @@ pub(crate) struct Run {
     blocks_peak: u64,
     /// `peaks` at the latest new peak of live bytes.
     bytes_peak: u64,
+    /// Whether recording has been paused: blocks may have begun and ended unseen.
+    pub was_paused: bool,
 }
 
 impl Run {
@@ -23,6 +25,7 @@ impl Run {
             peaks: 0,
             blocks_peak: 0,
             bytes_peak: 0,
+            was_paused: false,
         }
     }
 

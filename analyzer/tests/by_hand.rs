@@ -165,6 +165,7 @@ fn the_run() {
         released: 1,
         live_at_end: 2,
         displaced: 0,
+        lost_in_pause: 0,
     };
     assert_eq!(figures.blocks, blocks);
     let bytes = Bytes {

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use rmtrace_analyzer::report::Figures;
 use rmtrace_analyzer::{Analysis, Report, TraceInfo};
 use rmtrace_file::consumer::Consumer;
-use rmtrace_file::model::{Ended, Process, Sample, StartedBy};
+use rmtrace_file::model::{Ended, Mark, Process, Sample, StartedBy};
+use rmtrace_format::record::MARK_STOP;
 use rmtrace_format::{Entry, Event, Step};
 use twin::{Delivery, Twin};
 
@@ -224,6 +225,9 @@ impl Maker {
                     self.start(Some(process), StartedBy::Spawn);
                 }
             }
+            99 if dice.thread == 0 && dice.entry == 0 => {
+                self.deliver(Delivery::Stop(self.now_ns));
+            }
             _ => {
                 let sample = Sample {
                     tick: 0,
@@ -276,6 +280,7 @@ fn apply(analysis: &mut Analysis, delivery: &Delivery) {
         Delivery::Event(event) => analysis.event(event),
         Delivery::Ended(process, ns) => analysis.process_ended(*process, Ended::Exit(Some(0)), *ns),
         Delivery::Sample(sample, ns) => analysis.sample(sample, *ns),
+        Delivery::Stop(ns) => analysis.mark(&Mark::of_run(0, MARK_STOP, "stop"), *ns),
     }
 }
 
@@ -332,6 +337,7 @@ fn the_streams_are_not_idle() {
     use proptest::test_runner::TestRunner;
     let mut runner = TestRunner::deterministic();
     let mut sums = [0u64; 10];
+    let mut behind_pauses = [0u64; 2];
     for _ in 0..50 {
         let dice = vec(dice(), 200..250)
             .new_tree(&mut runner)
@@ -355,6 +361,12 @@ fn the_streams_are_not_idle() {
         sums.iter_mut()
             .zip(seen)
             .for_each(|(sum, seen)| *sum += seen);
+        behind_pauses[0] += figures.frees.before_start;
+        behind_pauses[1] += figures.blocks.lost_in_pause;
     }
+    assert!(
+        behind_pauses.iter().all(|sum| *sum > 0),
+        "{behind_pauses:?}"
+    );
     assert!(sums.iter().all(|sum| *sum > 40), "{sums:?}");
 }

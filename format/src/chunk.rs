@@ -23,6 +23,9 @@ pub const KIND_FORK: u32 = 2;
 /// the spool itself is removed.
 pub const KIND_IMAGE: u32 = 3;
 
+/// More calls than a thread can make; headers that count as many are damaged.
+pub const ORDINALS_MAX: u64 = 1 << 62;
+
 /// State of a chunk in the spool: nobody's.
 pub const STATE_FREE: u32 = 0;
 /// A thread is filling it.
@@ -282,7 +285,8 @@ impl Chunk {
         );
         let lengths_fit = matches!(chunk.chunk_bytes as usize, SMALL_BYTES | LARGE_BYTES)
             && chunk.committed as usize <= chunk.chunk_bytes as usize - HEADER_BYTES
-            && chunk.committed.is_multiple_of(16);
+            && chunk.committed.is_multiple_of(16)
+            && chunk.first_ordinal < ORDINALS_MAX;
         if !lengths_fit || check != u64_at(bytes, 56) {
             return Err(HeaderError::Damaged);
         }

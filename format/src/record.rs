@@ -43,6 +43,24 @@ pub const CODE_MARK: u64 = 61;
 pub const MARK_DISPOSE_ARENA: u64 = 1;
 /// Mark number: the thread dropped calls here; the value is how many.
 pub const MARK_DROPPED: u64 = 2;
+/// Mark number: the machine was suspended before this; the value is for how many nanoseconds. In
+/// traces only, of the run.
+pub const MARK_SUSPEND: u64 = 3;
+/// Mark number: the program set it; the value is the length of its name in bytes, and the name is in
+/// the units behind it.
+pub const MARK_NAMED: u64 = 4;
+/// Mark number: recording was started again. In traces only, of the run.
+pub const MARK_START: u64 = 5;
+/// Mark number: recording was stopped: calls behind it are missing up to the next [`MARK_START`]. In
+/// traces only, of the run.
+pub const MARK_STOP: u64 = 6;
+/// Mark number: set from outside of the program. In traces only, of the run.
+pub const MARK_RUN: u64 = 7;
+
+/// Bytes of a mark's name at most.
+pub const NAME_BYTES_MAX: usize = 63;
+/// The longest item: a mark with a name.
+pub const ITEM_BYTES_MAX: usize = UNIT_BYTES + (NAME_BYTES_MAX + 1);
 
 /// Content sum: one step. For a fixed `sum` different words give different results.
 #[inline(always)]
@@ -93,6 +111,59 @@ pub struct Record {
     pub usable: u64,
 }
 
+/// Name of a mark, as the program gave it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Name {
+    bytes: [u8; NAME_BYTES_MAX],
+    length: u8,
+}
+
+impl Name {
+    /// No name.
+    pub const NONE: Name = Name {
+        bytes: [0; NAME_BYTES_MAX],
+        length: 0,
+    };
+
+    /// The first [`NAME_BYTES_MAX`] bytes of `name`.
+    pub fn new(name: impl Iterator<Item = u8>) -> Name {
+        let mut new = Name::NONE;
+        for (slot, byte) in new.bytes.iter_mut().zip(name) {
+            *slot = byte;
+            new.length += 1;
+        }
+        new
+    }
+
+    /// Its bytes; nothing says that they are UTF-8.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes
+            .get(..usize::from(self.length))
+            .unwrap_or_default()
+    }
+
+    /// Words behind the first unit of a mark with this name.
+    pub fn words(&self) -> impl Iterator<Item = u64> + '_ {
+        let units = self.bytes().chunks(UNIT_BYTES);
+        units.flat_map(|unit| {
+            [0, 8].map(|at| {
+                let mut word = [0; 8];
+                let rest = unit.get(at..).unwrap_or_default();
+                for (slot, byte) in word.iter_mut().zip(rest) {
+                    *slot = *byte;
+                }
+                u64::from_le_bytes(word)
+            })
+        })
+    }
+}
+
+impl core::fmt::Debug for Name {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "\"{}\"", self.bytes().escape_ascii())
+    }
+}
+
 /// What a chunk's records say, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Item {
@@ -106,6 +177,8 @@ pub enum Item {
         value: u64,
         /// When.
         tsc: u64,
+        /// Its name, with [`MARK_NAMED`].
+        name: Name,
     },
 }
 
@@ -204,12 +277,27 @@ impl<'a> Records<'a> {
         let tsc = self.base.wrapping_add(w1 & DELTA_MASK);
         let mut size = w1 >> DELTA_BITS;
         if code == CODE_MARK {
+            let value = w0 >> 16;
+            let mut name = Name::NONE;
+            let mut units = 1;
+            if size == MARK_NAMED {
+                if value > NAME_BYTES_MAX as u64 {
+                    return Err(Damage::Malformed);
+                }
+                let length = value as usize;
+                let at = self.offset + UNIT_BYTES;
+                units += length.div_ceil(UNIT_BYTES);
+                let end = self.offset + units * UNIT_BYTES;
+                let bytes = self.bytes.get(at..end).ok_or(Damage::CutShort)?;
+                name = Name::new(bytes.iter().copied().take(length));
+            }
             let item = Item::Mark {
                 number: size as u32,
-                value: w0 >> 16,
+                value,
                 tsc,
+                name,
             };
-            return Ok((Some(item), 1, self.base));
+            return Ok((Some(item), units, self.base));
         }
         let entry = Entry::from_number(code as u8).ok_or(Damage::UnknownEntry(code as u8))?;
         let is_realloc = entry.kind() == Kind::Realloc;
@@ -389,6 +477,37 @@ mod tests {
         for cut in 1..length {
             let got = Records::new(&bytes[..cut], 0).next().unwrap().unwrap_err();
             assert_eq!(got.found, Damage::CutShort);
+        }
+    }
+
+    #[test]
+    fn names_of_marks_round_trip() {
+        for length in [0, 1, 15, 16, 17, 62, 63, 70] {
+            let name = Name::new((0..length).map(|n| b'a' + n as u8 % 26));
+            assert_eq!(name.bytes().len(), length.min(NAME_BYTES_MAX));
+            let mut bytes = [0; ITEM_BYTES_MAX];
+            let mut filled = 0;
+            let value = name.bytes().len() as u64;
+            let first = [value << 16 | CODE_MARK, MARK_NAMED << DELTA_BITS | 1_000];
+            for word in first.into_iter().chain(name.words()) {
+                bytes[filled..filled + 8].copy_from_slice(&word.to_le_bytes());
+                filled += 8;
+            }
+            assert_eq!(filled % UNIT_BYTES, 0);
+            let bytes = &bytes[..filled];
+            let item = Item::Mark {
+                number: MARK_NAMED as u32,
+                value,
+                tsc: 5_000,
+                name,
+            };
+            let mut records = Records::new(bytes, 4_000);
+            assert_eq!(records.next(), Some(Ok(item)));
+            assert_eq!(records.next(), None);
+            for cut in 1..bytes.len() {
+                let got = Records::new(&bytes[..cut], 0).next().unwrap().unwrap_err();
+                assert_eq!(got.found, Damage::CutShort);
+            }
         }
     }
 

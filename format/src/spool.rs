@@ -19,12 +19,13 @@ pub const PAGE_BYTES: usize = 4096;
 pub const SLAB_BYTES: usize = LARGE_BYTES;
 /// Small chunks in a slab.
 pub const SMALL_PER_SLAB: usize = LARGE_BYTES / SMALL_BYTES;
-/// Offset of the slab directory: a byte a slab, `SLAB_...`.
-pub const DIRECTORY_OFFSET: usize = HEADER_BYTES;
+/// Offset of the slab directory: a byte a slab, `SLAB_...`. It begins in the header page, so that a
+/// spool of up to 96 MiB has no other page for it.
+pub const DIRECTORY_OFFSET: usize = 2560;
 /// Slabs that the directory can hold; limits the spool to 4 GiB of chunks.
 pub const SLABS_MAX: usize = 65536;
 /// Offset of the process slots.
-pub const PROCESSES_OFFSET: usize = DIRECTORY_OFFSET + SLABS_MAX;
+pub const PROCESSES_OFFSET: usize = HEADER_BYTES + SLABS_MAX;
 /// Bytes of a process slot.
 pub const PROCESS_BYTES: usize = 1024;
 /// Process slots of a spool; processes beyond them share the last.
@@ -179,7 +180,7 @@ pub struct Shared {
     pub dropped: Line<[AtomicU64; 8]>,
 }
 
-const _: () = assert!(SHARED_OFFSET + size_of::<Shared>() <= HEADER_BYTES);
+const _: () = assert!(SHARED_OFFSET + size_of::<Shared>() <= DIRECTORY_OFFSET);
 
 /// First eight bytes of a run's control file.
 pub const CONTROL_MAGIC: u64 = u64::from_le_bytes(*b"RMCTRL\x01\0");
@@ -191,6 +192,8 @@ pub const CONTROL_NAME: &str = "control";
 pub const POOL_NAME: &str = "pool";
 /// Name in the run directory of the file that full chunks are appended to.
 pub const CHUNKS_NAME: &str = "chunks";
+/// Name in the pool directory of the socket that the collector answers at.
+pub const SOCKET_NAME: &str = "ctl";
 /// Ending of a spool's name in the pool directory.
 pub const SPOOL_SUFFIX: &str = ".spool";
 
@@ -213,7 +216,20 @@ pub struct Control {
     /// CLOCK_MONOTONIC of the collector's last sign of life, in nanoseconds; 0: there never was one.
     /// It counts as alive for [`COLLECTOR_ALIVE_NS`].
     pub collector_ns: Line<AtomicU64>,
+    /// Not 0: no call is recorded, in none of the run's processes. The collector alone stores here.
+    pub paused: Line<AtomicU32>,
 }
+
+const _: () = assert!(size_of::<Control>() <= CONTROL_BYTES);
+
+/// Offset in the control file of a robust lock (`pthread_mutex_t`) that the collector holds while it
+/// lives; the kernel sets [`OWNER_DIED`] in its first word when the collector dies.
+pub const COLLECTOR_LOCK_OFFSET: usize = 1024;
+/// See [`COLLECTOR_LOCK_OFFSET`].
+pub const OWNER_DIED: u32 = 0x4000_0000;
+/// Offset in the control file of a u32 that the collector makes 1 when it will neither read nor give
+/// back any chunk again.
+pub const COLLECTOR_GONE_OFFSET: usize = 1088;
 
 /// How long after its last sign of life the collector counts as alive.
 pub const COLLECTOR_ALIVE_NS: u64 = 1_000_000_000;

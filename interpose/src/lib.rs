@@ -1,7 +1,7 @@
 //! `librmtrace.so`: records the allocator calls of the program it is preloaded into.
 //!
-//! Exported are the allocation functions, the longjmp family and `__libc_start_main` ([`hooks`],
-//! [`start`]), nothing else. The way of a call: [`hooks`] -> [`thread`] (guard, stamp, record) ->
+//! Exported are the allocation functions, the longjmp family, `__libc_start_main` ([`hooks`],
+//! [`start`]) and what programs may call themselves ([`marks`]), nothing else. The way of a call: [`hooks`] -> [`thread`] (guard, stamp, record) ->
 //! [`spool`] (chunks). [`process`] tells forks apart, [`start`] sets everything up, [`patch`] reaches
 //! programs that bring their own allocator.
 //!
@@ -21,6 +21,7 @@ mod bootstrap;
 mod clock;
 mod elf;
 mod hooks;
+mod marks;
 mod memory;
 mod patch;
 mod process;

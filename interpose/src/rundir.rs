@@ -6,15 +6,47 @@ use crate::start::Environment;
 use crate::sys;
 use crate::text::{self, Text};
 use core::cell::UnsafeCell;
-use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::{Relaxed, Release};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use rmtrace_format::spool::{
     CHUNKS_NAME, CONTROL_BYTES, CONTROL_MAGIC, CONTROL_NAME, Control, FLAG_CALLERS, FLAG_USABLE,
-    LIMIT_BYTES_DEFAULT, POOL_BYTES_DEFAULT, POOL_NAME, SPOOL_SUFFIX, VERSION, WAIT_NS_DEFAULT,
+    LIMIT_BYTES_DEFAULT, Line, POOL_BYTES_DEFAULT, POOL_NAME, SPOOL_SUFFIX, VERSION,
+    WAIT_NS_DEFAULT,
 };
 
 /// Name of the variable that tells descendants where the run is.
 pub const VARIABLE: &[u8] = b"RMTRACE_SPOOL";
+
+/// Where the control file is mapped: over a page of our own, so that the hot path finds it without a
+/// pointer, and finds zeros before the start.
+#[repr(C, align(4096))]
+struct ControlPage {
+    control: Control,
+    rest: UnsafeCell<[u8; CONTROL_BYTES - size_of::<Control>()]>,
+}
+
+// SAFETY: only `control` is used, which is made of atomics.
+unsafe impl Sync for ControlPage {}
+
+static CONTROL: ControlPage = ControlPage {
+    control: Control {
+        magic: AtomicU64::new(0),
+        version: AtomicU32::new(0),
+        flags: AtomicU32::new(0),
+        pool_bytes: AtomicU64::new(0),
+        limit_bytes: AtomicU64::new(0),
+        wait_ns: AtomicU64::new(0),
+        collector_ns: Line(AtomicU64::new(0)),
+        paused: Line(AtomicU32::new(0)),
+    },
+    rest: UnsafeCell::new([0; CONTROL_BYTES - size_of::<Control>()]),
+};
+
+/// Whether recording is paused in the whole run: one comparison with memory.
+#[inline(always)]
+pub fn is_paused() -> bool {
+    CONTROL.control.paused.0.load(Relaxed) != 0
+}
 
 /// A run that can be written to.
 pub struct Run {
@@ -57,7 +89,7 @@ impl Run {
             return None;
         }
         let long_enough = sys::fstat(fd as i32).is_some_and(|s| s.bytes >= CONTROL_BYTES as u64);
-        let on_disk = !sys::is_in_memory(fd as i32);
+        let on_disk = !sys::file_system(fd as i32).in_memory;
         let control = if long_enough {
             map_control(fd as i32)
         } else {
@@ -137,9 +169,20 @@ impl Run {
         Some(run)
     }
 
-    /// Makes the file of a new spool of `bytes` bytes and maps it; the address, or `None`.
-    pub fn make_spool(&self, bytes: usize, id: u64) -> Option<usize> {
-        let mut path = Text::of(&[self.path.bytes(), b"/", POOL_NAME.as_bytes(), b"/"]);
+    /// Makes the file of a new spool of `bytes` bytes, in the pool or, without `in_pool`, beside it;
+    /// maps it, and lets `prepare` make it usable at its address. The address, or `None`.
+    pub fn make_spool(
+        &self,
+        bytes: usize,
+        id: u64,
+        in_pool: bool,
+        prepare: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let mut path = Text::of(&[self.path.bytes(), b"/"]);
+        if in_pool {
+            path.push(POOL_NAME.as_bytes());
+            path.push(b"/");
+        }
         path.push_decimal(sys::getpid() as u64, 1);
         path.push(b"-");
         path.push_hex(id);
@@ -158,11 +201,14 @@ impl Run {
             at = unsafe { sys::mmap(0, bytes, protection, flags, fd) };
         }
         sys::close(fd);
-        if at <= 0 {
-            sys::unlink(path.path()?);
-            return None;
+        if at > 0 && prepare(at as usize) {
+            return Some(at as usize);
         }
-        Some(at as usize)
+        if at > 0 {
+            sys::munmap(at as usize, bytes);
+        }
+        sys::unlink(path.path()?);
+        None
     }
 
     /// Opens the file that full chunks are appended to, at a high descriptor number.
@@ -192,10 +238,12 @@ impl Run {
 }
 
 fn map_control(fd: i32) -> Option<*mut Control> {
+    let page = &raw const CONTROL as usize;
     let protection = sys::PROT_READ | sys::PROT_WRITE;
-    // SAFETY: a new mapping.
-    let at = unsafe { sys::mmap(0, CONTROL_BYTES, protection, sys::MAP_SHARED, fd) };
-    (at > 0).then_some(at as *mut Control)
+    let flags = sys::MAP_FIXED | sys::MAP_SHARED;
+    // SAFETY: the page is ours, aligned, a page long; what is read of it meanwhile are zeros.
+    let at = unsafe { sys::mmap(page, CONTROL_BYTES, protection, flags, fd) };
+    (at == page as isize).then_some(page as *mut Control)
 }
 
 fn run_name(program: &[u8], random: &[u8]) -> Text {
@@ -258,20 +306,28 @@ fn make_pool(run: &Text, environment: &Environment, random: &[u8]) -> Option<boo
     let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
     let runtime = environment.get(b"XDG_RUNTIME_DIR").unwrap_or_default();
     for parent in [b"/dev/shm".as_slice(), runtime] {
-        if !parent.starts_with(b"/") || !is_memory(parent) {
+        if !parent.starts_with(b"/") || !has_room(parent) {
             continue;
         }
         let mut pool = Text::of(&[parent, b"/rmtrace-"]);
         pool.push_hex(number(low));
         pool.push_hex(number(high));
-        if sys::mkdir(pool.path()?, 0o700) == 0 && sys::symlink(pool.path()?, link.path()?) == 0 {
+        if sys::mkdir(pool.path()?, 0o700) != 0 {
+            continue;
+        }
+        if sys::symlink(pool.path()?, link.path()?) == 0 {
             return Some(false);
         }
+        sys::rmdir(pool.path()?);
     }
     (sys::mkdir(link.path()?, 0o700) == 0).then_some(true)
 }
 
-fn is_memory(directory: &[u8]) -> bool {
+/// Room that a memory file system must have for a pool to be put there.
+const ROOM_BYTES_MIN: u64 = 16 << 20;
+
+/// Whether `directory` is in memory and has room.
+fn has_room(directory: &[u8]) -> bool {
     let path = Text::of(&[directory]);
     let Some(path) = path.path() else {
         return false;
@@ -280,9 +336,9 @@ fn is_memory(directory: &[u8]) -> bool {
     if fd < 0 {
         return false;
     }
-    let answer = sys::is_in_memory(fd as i32);
+    let found = sys::file_system(fd as i32);
     sys::close(fd as i32);
-    answer
+    found.in_memory && found.free_bytes >= ROOM_BYTES_MIN
 }
 
 /// Makes the control file from the environment's settings.

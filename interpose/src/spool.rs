@@ -12,9 +12,10 @@ use core::sync::atomic::{
 };
 use rmtrace_format::chunk::{self, ChunkHeader, HEADER_BYTES, Triple};
 use rmtrace_format::spool::{
-    COLLECTOR_ALIVE_NS, Control, DIRECTORY_OFFSET, Drop, PAGE_BYTES, PROCESS_BYTES, PROCESSES_MAX,
-    PROCESSES_OFFSET, ProcessSlot, SHARED_OFFSET, SLAB_LARGE, SLAB_SMALL, SLABS_OFFSET,
-    SMALL_PER_SLAB, Shared, SpoolHeader,
+    COLLECTOR_ALIVE_NS, COLLECTOR_GONE_OFFSET, COLLECTOR_LOCK_OFFSET, Control, DIRECTORY_OFFSET,
+    Drop, OWNER_DIED, PAGE_BYTES, PROCESS_BYTES, PROCESSES_MAX, PROCESSES_OFFSET, ProcessSlot,
+    SHARED_OFFSET, SLAB_LARGE, SLAB_SMALL, SLAB_UNUSED, SLABS_OFFSET, SMALL_PER_SLAB, Shared,
+    SpoolHeader,
 };
 
 static BASE: AtomicUsize = AtomicUsize::new(0);
@@ -29,6 +30,13 @@ static APPEND_INODE: AtomicU64 = AtomicU64::new(0);
 static APPEND_LIMIT: AtomicU64 = AtomicU64::new(0);
 /// Whether an append failed for lack of space, so that drops can be named rightly.
 static DISK_FULL: AtomicBool = AtomicBool::new(false);
+
+/// CLOCK_MONOTONIC since which nothing came back while threads waited; 0: something did.
+static STUCK_SINCE: AtomicU64 = AtomicU64::new(0);
+/// How long that may last before they stop to wait at each call.
+const STUCK_NS: u64 = 2_000_000_000;
+/// CLOCK_MONOTONIC before which no thread waits for the collector.
+static NO_WAIT_BEFORE: AtomicU64 = AtomicU64::new(0);
 
 /// Connects to a spool that is mapped at `base`, with its header, directory and control present.
 pub fn connect(base: usize, slabs: u32, id: [u64; 2], control: *mut Control) {
@@ -169,6 +177,18 @@ fn claim_slab(shared: &Shared, kind: u8) -> Option<u32> {
     Some(slab)
 }
 
+/// Takes back the claim of a slab that has no memory, if it was the last: there may be some later.
+fn unclaim_slab(shared: &Shared, slab: u32) {
+    directory(slab).store(SLAB_UNUSED, Release);
+    let claimed = &shared.slabs_claimed.0;
+    if claimed
+        .compare_exchange(slab.wrapping_add(1), slab, AcqRel, Acquire)
+        .is_err()
+    {
+        directory(slab).store(SLAB_SMALL, Release);
+    }
+}
+
 fn present(number: u32, bytes: usize) -> Result<u32, Drop> {
     // SAFETY: the chunk is fresh and within the mapping.
     if unsafe { sys::make_present(header(number) as usize, bytes) } {
@@ -183,38 +203,56 @@ fn claim_small(shared: &Shared) -> Result<u32, Drop> {
     if let Some(number) = pop(&shared.free_small.0) {
         return Ok(number);
     }
-    let mut next = shared.small_next.0.load(Acquire);
+    let small_next = &shared.small_next.0;
+    let mut next = small_next.load(Acquire);
     loop {
         if next.is_multiple_of(SMALL_PER_SLAB as u64) {
-            let Some(slab) = claim_slab(shared, SLAB_SMALL) else {
-                return Err(Drop::PoolFull);
-            };
+            let slab = claim_slab(shared, SLAB_SMALL).ok_or(Drop::PoolFull)?;
             let first = (slab as u64).wrapping_mul(SMALL_PER_SLAB as u64);
+            let behind = first.wrapping_add(1);
             // If another thread was faster the rest of this slab stays unused.
-            let _ =
-                shared
-                    .small_next
-                    .0
-                    .compare_exchange(next, first.wrapping_add(1), AcqRel, Acquire);
-            return present(first as u32, chunk::SMALL_BYTES);
+            let is_next = small_next
+                .compare_exchange(next, behind, AcqRel, Acquire)
+                .is_ok();
+            return present(first as u32, chunk::SMALL_BYTES).inspect_err(|_| {
+                if is_next
+                    && small_next
+                        .compare_exchange(behind, next, AcqRel, Acquire)
+                        .is_ok()
+                {
+                    unclaim_slab(shared, slab);
+                }
+            });
         }
-        match shared
-            .small_next
-            .0
-            .compare_exchange_weak(next, next.wrapping_add(1), AcqRel, Acquire)
-        {
-            Ok(_) => return present(next as u32, chunk::SMALL_BYTES),
+        let behind = next.wrapping_add(1);
+        match small_next.compare_exchange_weak(next, behind, AcqRel, Acquire) {
+            Ok(_) => {
+                return present(next as u32, chunk::SMALL_BYTES).inspect_err(|_| {
+                    let _ = small_next.compare_exchange(behind, next, AcqRel, Acquire);
+                });
+            }
             Err(now) => next = now,
         }
     }
 }
 
+/// Another value whenever a chunk was given back or taken.
+fn circulating(shared: &Shared) -> [u64; 2] {
+    [&shared.free_small, &shared.free_large].map(|list| list.0.load(Relaxed))
+}
+
+/// A large chunk; not the last half of the pool, which many busy threads would hold for good.
 fn claim_large(shared: &Shared) -> Result<u32, Drop> {
     if let Some(number) = pop(&shared.free_large.0) {
         return Ok(number);
     }
+    let claimed = shared.slabs_claimed.0.load(Relaxed);
+    if claimed > SLABS.load(Relaxed) / 2 {
+        return Err(Drop::PoolFull);
+    }
     let slab = claim_slab(shared, SLAB_LARGE).ok_or(Drop::PoolFull)?;
-    present(slab.wrapping_mul(SMALL_PER_SLAB as u32), chunk::LARGE_BYTES)
+    let number = slab.wrapping_mul(SMALL_PER_SLAB as u32);
+    present(number, chunk::LARGE_BYTES).inspect_err(|_| unclaim_slab(shared, slab))
 }
 
 /// A chunk for the calling thread; a busy one gets a large chunk if there is one. When nothing is
@@ -222,26 +260,33 @@ fn claim_large(shared: &Shared) -> Result<u32, Drop> {
 pub fn claim(large: bool) -> Result<u32, Drop> {
     let shared = shared().ok_or(Drop::Early)?;
     let attempt = || {
-        let result = if large {
-            claim_large(shared)
-        } else {
-            claim_small(shared)
-        };
         // The other size is better than a loss.
-        result.or_else(|reason| {
-            pop(&shared.free_large.0)
-                .or_else(|| pop(&shared.free_small.0))
-                .ok_or(reason)
-        })
+        if large {
+            claim_large(shared).or_else(|reason| claim_small(shared).map_err(|_| reason))
+        } else {
+            claim_small(shared).or_else(|reason| pop(&shared.free_large.0).ok_or(reason))
+        }
     };
     let mut result = attempt();
-    if result.is_err() && collector_is_alive() && !process::is_vfork_child() {
+    if result.is_ok() {
+        return result;
+    }
+    let began = clock::monotonic_ns();
+    let may_wait = began >= NO_WAIT_BEFORE.load(Relaxed);
+    if may_wait && collector_is_alive() && !process::is_vfork_child() {
         // SAFETY: `connect` set it, and it stays mapped.
         let control = unsafe { CONTROL.load(Relaxed).as_ref() };
         let limit = control.map_or(0, |control| control.wait_ns.load(Relaxed));
-        let began = clock::monotonic_ns();
+        let seen = || control.map_or(0, |control| control.collector_ns.0.load(Relaxed));
+        let before = circulating(shared);
         let mut waited = 0;
-        while result.is_err() && waited < limit && collector_is_alive() {
+        // A collector that gave no sign of life meanwhile may be gone: then dropping the call
+        // would lose what can be written out as soon as that is known.
+        while result.is_err()
+            && limit != 0
+            && (waited < limit || seen() < began)
+            && collector_is_alive()
+        {
             sys::sleep(500_000);
             waited = clock::monotonic_ns().wrapping_sub(began);
             result = attempt();
@@ -249,9 +294,21 @@ pub fn claim(large: bool) -> Result<u32, Drop> {
         if waited > 0 {
             process::count_wait(waited);
         }
+        if result.is_ok() || circulating(shared) != before {
+            STUCK_SINCE.store(0, Relaxed);
+        } else if collector_is_alive() {
+            let since = match STUCK_SINCE.compare_exchange(0, began, Relaxed, Relaxed) {
+                Ok(_) => began,
+                Err(since) => since,
+            };
+            // Threads that do nothing hold the whole pool: waiting half of the time must do.
+            if began.saturating_sub(since) > STUCK_NS {
+                NO_WAIT_BEFORE.store(began.wrapping_add(waited.wrapping_mul(2)), Relaxed);
+            }
+        }
     }
     if result.is_err() && !collector_is_alive() {
-        result = write_out_full(shared).or(result);
+        result = write_out_full(shared).or_else(|reason| attempt().map_err(|_| reason));
     }
     result.map_err(|reason| {
         if DISK_FULL.load(Relaxed) {
@@ -264,15 +321,92 @@ pub fn claim(large: bool) -> Result<u32, Drop> {
 
 /// Takes a chunk that waits for a collector which is no more, and appends it.
 fn write_out_full(shared: &Shared) -> Result<u32, Drop> {
-    let number = pop(&shared.full.0).ok_or(Drop::PoolFull)?;
-    let header = header(number);
-    if append(header) {
-        // SAFETY: the chunk was on the list, and is ours now.
-        unsafe { &(*header).state }.store(chunk::STATE_FREE, Release);
-        return Ok(number);
+    loop {
+        let number = match pop(&shared.full.0) {
+            Some(number) => number,
+            None if collector_is_gone() => return write_out_taken(shared),
+            None => return Err(Drop::PoolFull),
+        };
+        let header = header(number);
+        // SAFETY: chunks on a list are present.
+        let state = unsafe { &(*header).state };
+        if !take_full(state) {
+            continue; // Another thread found it without the list.
+        }
+        if append(header) {
+            state.store(chunk::STATE_FREE, Release);
+            return Ok(number);
+        }
+        state.store(chunk::STATE_FULL, Release);
+        push(&shared.full.0, number);
+        return Err(Drop::PoolFull);
     }
-    push(&shared.full.0, number);
-    Err(Drop::PoolFull)
+}
+
+/// Nobody owns a full chunk: whoever makes it active does. (A living collector owns those that it
+/// took off the list.)
+fn take_full(state: &AtomicU32) -> bool {
+    state
+        .compare_exchange(chunk::STATE_FULL, chunk::STATE_ACTIVE, AcqRel, Acquire)
+        .is_ok()
+}
+
+/// Appends one of the chunks that the collector had taken when it died.
+fn write_out_taken(shared: &Shared) -> Result<u32, Drop> {
+    /// A thread that stored `closed` has gone on since.
+    const SETTLED_NS: u64 = 50_000_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let claimed = shared
+        .slabs_claimed
+        .0
+        .load(Acquire)
+        .min(SLABS.load(Relaxed));
+    let per_slab = SMALL_PER_SLAB as u32;
+    let chunks = claimed.wrapping_mul(per_slab);
+    let began = clock::monotonic_ns();
+    loop {
+        let now = clock::monotonic_ns();
+        let first = NEXT.load(Relaxed);
+        let mut settles = false;
+        for n in 0..chunks {
+            let number = first.wrapping_add(n).checked_rem(chunks).unwrap_or(0);
+            let is_chunk = match directory(number / per_slab).load(Acquire) {
+                SLAB_LARGE => number % per_slab == 0,
+                SLAB_SMALL => true,
+                _ => false,
+            };
+            let header = header(number);
+            // SAFETY: within the mapping; `claim` is called with all signals blocked.
+            if !is_chunk || !unsafe { sys::is_readable(header as usize) } {
+                continue;
+            }
+            // SAFETY: the chunk is present.
+            let shared_header = unsafe { &*header };
+            let state = &shared_header.state;
+            if state.load(Acquire) != chunk::STATE_FULL {
+                continue;
+            }
+            let [_, closed_ns, _] = &shared_header.closed;
+            if now < closed_ns.load(Relaxed).wrapping_add(SETTLED_NS) {
+                settles = true;
+                continue;
+            }
+            if !take_full(state) {
+                continue;
+            }
+            NEXT.store(number.wrapping_add(1), Relaxed);
+            if append(header) {
+                state.store(chunk::STATE_FREE, Release);
+                return Ok(number);
+            }
+            state.store(chunk::STATE_FULL, Release);
+            return Err(Drop::PoolFull);
+        }
+        if !settles || now.wrapping_sub(began) > SETTLED_NS.wrapping_mul(4) {
+            return Err(Drop::PoolFull);
+        }
+        sys::sleep(1_000_000);
+    }
 }
 
 fn begin_header(
@@ -348,13 +482,32 @@ pub fn store_triple(fields: &[AtomicU64; 3], triple: Triple) {
     }
 }
 
+/// A word of the control file.
+fn control_word(offset: usize) -> u32 {
+    let control = CONTROL.load(Relaxed);
+    if control.is_null() {
+        return 0;
+    }
+    let word = (control as usize).wrapping_add(offset) as *const AtomicU32;
+    // SAFETY: `connect` was given a page; callers give offsets within it.
+    unsafe { (*word).load(Acquire) }
+}
+
+/// Whether it is certain that no collector will ever touch a chunk again.
+fn collector_is_gone() -> bool {
+    control_word(COLLECTOR_LOCK_OFFSET) & OWNER_DIED != 0
+        || control_word(COLLECTOR_GONE_OFFSET) != 0
+}
+
 fn collector_is_alive() -> bool {
     // SAFETY: `connect` set it, and it stays mapped.
     let Some(control) = (unsafe { CONTROL.load(Relaxed).as_ref() }) else {
         return false;
     };
     let seen = control.collector_ns.0.load(Relaxed);
-    seen != 0 && clock::monotonic_ns().wrapping_sub(seen) < COLLECTOR_ALIVE_NS
+    seen != 0
+        && control_word(COLLECTOR_LOCK_OFFSET) & OWNER_DIED == 0
+        && clock::monotonic_ns().wrapping_sub(seen) < COLLECTOR_ALIVE_NS
 }
 
 /// Hands over a chunk that its thread is done with: to the collector, else to the disk. `Some` if it
@@ -363,14 +516,15 @@ pub fn hand_over(number: u32, header: *mut ChunkHeader, keep: bool) -> Option<u3
     // SAFETY: the chunk is the caller's.
     let chunk = unsafe { &*header };
     store_triple(&chunk.closed, clock::triple());
-    chunk.state.store(chunk::STATE_FULL, Release);
     if collector_is_alive() {
+        chunk.state.store(chunk::STATE_FULL, Release);
         if let Some(shared) = shared() {
             push(&shared.full.0, number);
         }
         return None;
     }
     if !append(header) {
+        chunk.state.store(chunk::STATE_FULL, Release);
         return None;
     }
     if keep && chunk.chunk_bytes.load(Relaxed) as usize == chunk::LARGE_BYTES {

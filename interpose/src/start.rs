@@ -251,18 +251,22 @@ fn open_spool(run: &Run, environment: &Environment, allocator: &LinkMap) -> bool
     let bytes =
         layout::SLABS_OFFSET.wrapping_add((slabs as usize).wrapping_mul(layout::SLAB_BYTES));
     let [low, _] = id;
-    let Some(base) = run.make_spool(bytes, low) else {
+    let prepare = |base: usize| {
+        // SAFETY: fresh and mapped.
+        unsafe {
+            sys::make_present(base, layout::HEADER_BYTES)
+                && sys::make_present(base.wrapping_add(layout::DIRECTORY_OFFSET), slabs as usize)
+        }
+    };
+    let mut on_disk = run.on_disk;
+    let base = run.make_spool(bytes, low, true, prepare).or_else(|| {
+        // The memory file system is full by now, or its directory is gone.
+        on_disk = true;
+        run.make_spool(bytes, low, false, prepare)
+    });
+    let Some(base) = base else {
         return false;
     };
-    // SAFETY: fresh and mapped.
-    let present = unsafe {
-        sys::make_present(base, layout::HEADER_BYTES)
-            && sys::make_present(base.wrapping_add(layout::DIRECTORY_OFFSET), slabs as usize)
-    };
-    if !present {
-        sys::munmap(base, bytes);
-        return false;
-    }
     // SAFETY: present.
     unsafe {
         (base as *mut [u64; 512]).write_bytes(0, 1);
@@ -276,7 +280,7 @@ fn open_spool(run: &Run, environment: &Environment, allocator: &LinkMap) -> bool
     let wanted = control.flags.load(Relaxed);
     fill_header(
         base,
-        run,
+        on_disk,
         environment,
         id,
         slabs as u32,
@@ -304,7 +308,7 @@ fn open_spool(run: &Run, environment: &Environment, allocator: &LinkMap) -> bool
 
 fn fill_header(
     base: usize,
-    run: &Run,
+    on_disk: bool,
     environment: &Environment,
     id: [u64; 2],
     slabs: u32,
@@ -318,7 +322,7 @@ fn fill_header(
     if clock::is_monotonic() {
         flags |= layout::FLAG_MONOTONIC;
     }
-    if run.on_disk {
+    if on_disk {
         flags |= layout::FLAG_ON_DISK;
     }
     // /proc/self/task has a link for itself, its parent, and each thread.

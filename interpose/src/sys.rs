@@ -94,6 +94,10 @@ pub fn symlink(target: Path, link: Path) -> isize {
     call!(88, target.as_ptr(), link.as_ptr())
 }
 
+pub fn rmdir(path: Path) -> isize {
+    call!(84, path.as_ptr())
+}
+
 pub fn unlink(path: Path) -> isize {
     call!(87, path.as_ptr())
 }
@@ -181,12 +185,31 @@ pub fn stat(path: Path) -> Option<Stat> {
     stat_of(call!(4, path.as_ptr(), buffer.as_mut_ptr()), &buffer)
 }
 
-/// Whether the file system under `fd` lives in memory.
-pub fn is_in_memory(fd: i32) -> bool {
+/// What is known of a file system.
+#[derive(Clone, Copy, Default)]
+pub struct FileSystem {
+    /// Whether it lives in memory.
+    pub in_memory: bool,
+    /// Bytes that we may still take.
+    pub free_bytes: u64,
+}
+
+/// The file system under `fd`.
+pub fn file_system(fd: i32) -> FileSystem {
     let mut buffer = [0u64; 15];
     let result = call!(138, fd, buffer.as_mut_ptr());
-    let [kind, ..] = buffer;
-    result == 0 && (kind == TMPFS_MAGIC || kind == RAMFS_MAGIC)
+    let [kind, block_bytes, blocks, _, blocks_free, ..] = buffer;
+    match result {
+        0 => FileSystem {
+            in_memory: kind == TMPFS_MAGIC || kind == RAMFS_MAGIC,
+            // One without a limit has no blocks.
+            free_bytes: match blocks {
+                0 => u64::MAX,
+                _ => block_bytes.saturating_mul(blocks_free),
+            },
+        },
+        _ => FileSystem::default(),
+    }
 }
 
 /// Soft and hard limit of `resource`.
@@ -241,6 +264,16 @@ pub unsafe fn make_present(at: usize, length: usize) -> bool {
 /// `at` is mapped, and its 8 bytes hold nothing of value.
 pub unsafe fn make_word_present(at: usize) -> bool {
     call!(14, 0, 0, at, 8) == 0
+}
+
+/// Whether the word at `at`, in a mapping whose memory may be missing, can be read: the kernel reads
+/// it as a set of signals to block, and answers EFAULT where a load would raise SIGBUS.
+///
+/// # Safety
+/// All signals are blocked.
+pub unsafe fn is_readable(at: usize) -> bool {
+    const BLOCK: i32 = 0;
+    call!(14, BLOCK, at, 0, 8) == 0
 }
 
 /// Blocks all signals; the mask to restore.

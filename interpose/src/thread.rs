@@ -10,14 +10,14 @@
 //!    the two. Whoever is killed in between leaves counters at most one call behind.
 //! 3. While `guard` is odd the thread is inside our own code and must not record.
 
-use crate::{clock, process, spool, sys};
+use crate::{clock, process, rundir, spool, sys};
 use core::arch::{asm, global_asm};
 use core::ptr::null_mut;
 use core::sync::atomic::Ordering::{Relaxed, Release};
 use core::sync::atomic::{AtomicU64, AtomicUsize, compiler_fence};
 use rmtrace_format::chunk::{ChunkHeader, HEADER_BYTES};
 use rmtrace_format::event::{Entry, Kind};
-use rmtrace_format::record::{self, Item, Record, Records};
+use rmtrace_format::record::{self, Item, Name, Record, Records};
 use rmtrace_format::spool::Drop;
 
 // The thread's pointer to its state: initial-exec TLS, so reading it is two loads and no call.
@@ -122,9 +122,24 @@ fn stack_pointer() -> usize {
     pointer
 }
 
-/// Begins a hooked call: at most one per thread is recorded at a time, the outermost.
+/// Begins a hooked call: at most one per thread is recorded at a time, the outermost, and none while
+/// recording is paused.
 #[inline(always)]
 pub fn enter() -> Guard {
+    if rundir::is_paused() {
+        seldom();
+        return Guard::Pass;
+    }
+    enter_always()
+}
+
+/// Says to the compiler that the way here is seldom taken.
+#[cold]
+fn seldom() {}
+
+/// As [`enter`], for what is recorded in a pause too.
+#[inline(always)]
+pub fn enter_always() -> Guard {
     let (thread, pointer) = (current(), stack_pointer());
     if !thread.is_null() {
         // SAFETY: invariant 1; the state is this thread's own.
@@ -290,6 +305,30 @@ impl Thread {
             self.store(&words, None);
         }
         self.end();
+    }
+
+    /// Leaves a mark with a name in the stream. Whether there was room.
+    #[cold]
+    pub fn mark_named(&mut self, name: &Name) -> bool {
+        self.begin();
+        let tsc = clock::stamp_before();
+        let ready = self.ready(tsc, record::ITEM_BYTES_MAX);
+        if ready {
+            let delta = tsc.wrapping_sub(self.base);
+            let mut words = [0u64; record::ITEM_BYTES_MAX / 8];
+            let first = [
+                (name.bytes().len() as u64) << 16 | record::CODE_MARK,
+                record::MARK_NAMED << record::DELTA_BITS | delta,
+            ];
+            let mut length = 0;
+            for (slot, word) in words.iter_mut().zip(first.into_iter().chain(name.words())) {
+                *slot = word;
+                length += 1;
+            }
+            self.store(words.get(..length).unwrap_or_default(), None);
+        }
+        self.end();
+        ready
     }
 
     /// The hot path: a record of one unit into the chunk at hand; everything else goes to the cold.

@@ -226,7 +226,7 @@ impl<W: Write> Consumer for Dump<'_, W> {
             self.object(&serde_json::json!({
                 "type": "mark", "time_ns": time_ns, "process": mark.process, "thread": mark.thread,
                 "ordinal": mark.ordinal, "number": mark.number, "value": mark.value,
-                "name": mark.name,
+                "name": mark.name, "of_run": mark.is_of_run(),
             }));
         } else {
             let Mark {
@@ -236,10 +236,20 @@ impl<W: Write> Consumer for Dump<'_, W> {
                 name,
                 ..
             } = mark;
-            self.line(format_args!(
-                "{time_ns:>15} {:>5} {thread:>5}  mark {number} {name} value {value}",
-                mark.process
-            ));
+            let value = match value {
+                0 => String::new(),
+                value => format!(" value {value}"),
+            };
+            let text = format_args!("mark {number} {name}{value}");
+            match mark.is_of_run() {
+                true => self.line(format_args!("{time_ns:>15} {:>5} {:>5}  {text}", "-", "-")),
+                false => {
+                    let process = mark.process;
+                    self.line(format_args!(
+                        "{time_ns:>15} {process:>5} {thread:>5}  {text}"
+                    ));
+                }
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! `rmtrace info`: what a trace holds and what it lost, without reading its events.
 
 use anyhow::Context;
-use rmtrace::file::model::{Ended, Process, StartedBy};
+use rmtrace::file::model::{Ended, Mark, Process, StartedBy};
 use rmtrace::file::{TraceReader, reader::FrameScratch};
 use rmtrace::format::event::{Entry, Kind};
 use rmtrace::format::spool;
@@ -197,6 +197,31 @@ impl Counts {
     }
 }
 
+/// All marks; `None` if they can't be read.
+fn marks(reader: &TraceReader) -> Option<Vec<Mark>> {
+    let mut marks = Vec::new();
+    for side in reader.sides() {
+        marks.extend(reader.marks(side).ok()?);
+    }
+    Some(marks)
+}
+
+/// Number of the marks, and the names of the first.
+fn marks_text(reader: &TraceReader) -> Option<String> {
+    const SHOWN: usize = 8;
+    let mut marks = marks(reader).filter(|marks| !marks.is_empty())?;
+    marks.sort_by_key(|mark| mark.tick);
+    let named = marks.iter().filter(|mark| !mark.name.is_empty());
+    let mut names: Vec<&str> = named.map(|mark| mark.name.as_str()).collect();
+    if names.len() > SHOWN {
+        names.truncate(SHOWN);
+        names.push("...");
+    }
+    let names = names.join(", ");
+    let colon = if names.is_empty() { "" } else { ": " };
+    Some(format!("{}{colon}{names}", thousands(marks.len() as u64)))
+}
+
 /// Calls dropped in all processes, by reason.
 fn dropped(processes: &[Process]) -> [u64; spool::Drop::COUNT] {
     let mut sum = [0u64; spool::Drop::COUNT];
@@ -363,6 +388,7 @@ fn to_json(reader: &TraceReader, counts: &Counts, name: &str) -> Value {
         "damage": reader.damage().iter().map(ToString::to_string).collect::<Vec<_>>(),
         "cost_ns_per_event": cost_ns(reader, counts),
         "frames": reader.frames().len(),
+        "marks": marks(reader).map(|marks| marks.len()).unwrap_or(0),
         "run": {
             "command": info.command,
             "writer": info.writer,
@@ -445,6 +471,9 @@ fn write_text(
         )?;
     }
     writeln!(out)?;
+    if let Some(marks) = marks_text(reader) {
+        writeln!(out, "marks       {marks}")?;
+    }
     for note in &info.notes {
         writeln!(out, "note        {note}")?;
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub mod analyze;
+pub mod ctl;
 pub mod dump;
 pub mod info;
 pub mod pack;
@@ -38,6 +39,7 @@ Shell completions: `rmtrace completions bash|zsh|fish|elvish|powershell`.";
 #[derive(Subcommand)]
 enum Command {
     Record(record::Args),
+    Ctl(ctl::Args),
     Pack(pack::Args),
     Info(info::Args),
     Dump(dump::Args),
@@ -61,6 +63,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Record(args) => record::run(args),
+        Command::Ctl(args) => ctl::run(args),
         Command::Pack(args) => pack::run(args),
         Command::Info(args) => info::run(args),
         Command::Dump(args) => dump::run(args),

@@ -7,8 +7,9 @@ use rmtrace::file::gather::lease::{self, Lease};
 use rmtrace::file::gather::run_dir::JOURNAL_NAME;
 use rmtrace::file::gather::{PackOptions, pack};
 use rmtrace::format::spool::{POOL_NAME, SPOOL_SUFFIX};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -93,8 +94,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut part = output.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);
-    let file =
-        File::create_new(&part).with_context(|| format!("{} can't be made", part.display()))?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&part)
+        .with_context(|| format!("{} can't be made", part.display()))?;
     let terminal = !args.quiet && std::io::stderr().is_terminal();
     let mut drawn = Instant::now();
     let mut progress = |calls: u64| {

@@ -45,6 +45,9 @@ pub struct Args {
     /// When the pool is full: wait for the collector (at most 0.1 s a call), or drop calls at once
     #[arg(long, value_name = "ACTION", default_value = "wait")]
     on_full: OnFull,
+    /// Record nothing until `rmtrace ctl start` starts it
+    #[arg(long)]
+    paused: bool,
     /// Leave command lines, paths and the date out of the trace
     #[arg(long)]
     anonymous: bool,
@@ -127,6 +130,7 @@ fn record(args: Args) -> Result<ExitCode, Failure> {
         callers: args.callers,
         usable: args.usable,
         anonymous: args.anonymous,
+        paused: args.paused,
         command: args
             .command
             .iter()
@@ -134,6 +138,7 @@ fn record(args: Args) -> Result<ExitCode, Failure> {
             .collect(),
     };
     sys::catch_signals();
+    sys::survive_truncation();
     sys::become_subreaper();
     let collector = Collector::start(&options).map_err(own)?;
     let child = match start(&args.command, &library, &collector) {
@@ -165,7 +170,7 @@ fn record(args: Args) -> Result<ExitCode, Failure> {
             }
         }
         Err(error) => {
-            eprintln!("rmtrace: {error}");
+            eprintln!("rmtrace: {:#}", anyhow::Error::new(error));
             eprintln!(
                 "rmtrace: {} is cut short; the rest is in {}: make room and run `rmtrace pack {} -o FILE`",
                 output.display(),
@@ -432,7 +437,11 @@ impl<'a> Watch<'a> {
         self.drawn_calls = calls;
         let dropped = status.dropped.load(Relaxed);
         let line = format!(
-            "recording: {} processes, {} events/s, {} events, {} written{}",
+            "{}: {} processes, {} events/s, {} events, {} written{}",
+            match status.paused.load(Relaxed) {
+                true => "paused",
+                false => "recording",
+            },
             status.processes.load(Relaxed),
             short(rate),
             short(calls as f64),
@@ -496,6 +505,19 @@ fn summarize(output: &Path, summary: &Summary) {
         bytes(summary.bytes),
         summary.dropped
     );
+    if summary.paused {
+        eprintln!(
+            "rmtrace: recording was paused when the program ended; `rmtrace ctl start` starts it"
+        );
+    }
+    if let (times @ 1.., ns) = summary.waits {
+        eprintln!(
+            "rmtrace: threads waited {times} time{} for the collector, {:.3} s in all: a larger --pool or a \
+             faster disk helps, --on-full drop never waits",
+            if times == 1 { "" } else { "s" },
+            ns as f64 / 1e9,
+        );
+    }
     if !summary.pool_in_memory {
         eprintln!(
             "rmtrace: the pool was on disk, as neither /dev/shm nor $XDG_RUNTIME_DIR had room: the \

@@ -62,7 +62,7 @@ fn write(out: &mut impl Write, name: &str, found: &Verification) -> io::Result<(
             thousands(counts.allocated),
             thousands(counts.freed),
             thousands(counts.live),
-            match counts.live_duplicates {
+            match counts.live_duplicates + counts.lost_in_pause {
                 0 => String::new(),
                 n => format!(" + {} allocated over a live block", thousands(n)),
             }

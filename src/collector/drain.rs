@@ -7,7 +7,7 @@ mod ending;
 mod intake;
 mod sampling;
 
-use super::member::{Life, Member};
+use super::member::Member;
 use super::pipeline::{Item, Pipeline};
 use super::run::Run;
 use super::spool::{Offset, SpoolMap};
@@ -24,7 +24,7 @@ use rmtrace_file::gather::source::header_at;
 use rmtrace_file::gather::stream::{Files, Noticed, Scratch, Until};
 use rmtrace_file::{Mark, RunInfo};
 use rmtrace_format::chunk::Triple;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -43,6 +43,8 @@ const NAMES_NS: u64 = 1_000_000_000;
 const LIFE_NS: u64 = 20_000_000;
 /// How often single processes of living spools are looked for.
 const DEAD_NS: u64 = 200_000_000;
+/// How often all of /proc may be read to find one process.
+const SEARCH_NS: u64 = 50_000_000;
 /// Shortest and longest sleep.
 const SLEEP_US: (u64, u64) = (1_000, 20_000);
 /// Number of the `chunks` file among the sources.
@@ -53,6 +55,10 @@ struct Spool {
     id: SpoolId,
     image: Option<SpoolImage>,
     members: BTreeMap<u32, Member>,
+    /// Those that run, as far as is known.
+    alive: BTreeSet<u32>,
+    /// The first number that no process has yet.
+    unborn: u32,
     over: bool,
 }
 
@@ -105,11 +111,16 @@ pub struct Drain {
     ended: Vec<(u32, i32)>,
     lives_at_ns: u64,
     dead_at_ns: u64,
+    searched_at_ns: u64,
     slots_at_ns: u64,
     taken: Vec<Offset>,
     marks: Vec<Mark>,
     flags: Vec<u32>,
     failed_journal: bool,
+    /// CLOCK_MONOTONIC of the stop of a pause that goes on.
+    paused_at_ns: Option<u64>,
+    /// Pauses, and nanoseconds of those that ended.
+    pauses: (u32, u64),
 }
 
 impl Drain {
@@ -142,15 +153,18 @@ impl Drain {
             scratch: Scratch::default(),
             buffers,
             noticed: Noticed::default(),
-            pending_limit: PENDING_BYTES.min(pool_bytes / 4).max(64 << 10),
+            pending_limit: PENDING_BYTES.min(pool_bytes / 8).max(16 << 10),
             ended: Vec::new(),
             lives_at_ns: 0,
             dead_at_ns: 0,
+            searched_at_ns: 0,
             slots_at_ns: 0,
             taken: Vec::new(),
             marks: Vec::new(),
             flags: Vec::new(),
             failed_journal: false,
+            paused_at_ns: None,
+            pauses: (0, 0),
         }
     }
 
@@ -160,7 +174,7 @@ impl Drain {
         let mut sleep_us = SLEEP_US.0;
         loop {
             if self.status.failed.load(Acquire) {
-                self.run.retire();
+                self.run.gone();
                 return self.pipeline;
             }
             let stop = self.status.stop.load(Acquire);
@@ -185,6 +199,7 @@ impl Drain {
     fn round(&mut self) -> bool {
         let now = sys::monotonic_ns();
         self.take_ended();
+        self.take_asked();
         self.discover();
         let mut busy = self.take_full();
         let cuts = self.cuts_due(now);
@@ -245,10 +260,10 @@ impl Drain {
     fn cuts_due(&self, now: u64) -> Vec<(usize, u32, bool)> {
         let mut due = Vec::new();
         for (n, spool) in self.spools.iter().enumerate().filter(|(_, s)| !s.over) {
-            for (number, member) in &spool.members {
-                if member.life != Life::Alive {
+            for number in &spool.alive {
+                let Some(member) = spool.members.get(number) else {
                     continue;
-                }
+                };
                 let late = now.saturating_sub(member.cut_ns) >= WINDOW_NS;
                 if late || member.pending_bytes >= self.pending_limit {
                     due.push((n, *number, late));
@@ -316,7 +331,7 @@ impl Drain {
                     });
             if !window.segments.is_empty() {
                 any = true;
-                self.pipeline.send(Item::Window(window));
+                self.pipeline.send(Item::Window(Box::new(window)));
             }
             let item = self.pipeline.sent();
             for part in done {

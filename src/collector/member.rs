@@ -37,6 +37,8 @@ pub struct Member {
     pub look_at_ns: u64,
     /// How often it was looked for.
     pub looks: u32,
+    /// Nothing that could be it was there at the last look at all processes.
+    pub missed: bool,
     /// Command line as /proc last showed it.
     pub shown: Vec<String>,
     /// Thread names by thread id.
@@ -69,6 +71,7 @@ impl Member {
             outside: None,
             look_at_ns: 0,
             looks: 0,
+            missed: false,
             shown: Vec::new(),
             names: BTreeMap::new(),
             named_threads: 0,

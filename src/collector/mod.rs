@@ -11,6 +11,7 @@
 //! hold 96 Ki calls of 72 bytes, 7 MiB; one encoder serves up to three processors, two serve more.
 //! What is not yet taken stays in the spools, which do not grow.
 
+pub mod ctl;
 mod drain;
 mod member;
 mod pipeline;
@@ -25,10 +26,12 @@ use rmtrace_file::gather::clock::Clock;
 use rmtrace_file::gather::journal::Entry;
 use rmtrace_file::gather::pack::machine;
 use rmtrace_file::{RunInfo, TICK_NS_DEFAULT, TraceWriter, WriteError};
+use rmtrace_format::spool::SOCKET_NAME;
 use run::Run;
 pub use run::remove;
-use std::fs::File;
+use std::fs::{File, OpenOptions, Permissions};
 use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
@@ -53,6 +56,8 @@ pub struct Options {
     pub usable: bool,
     /// Leave out command lines, paths and the date.
     pub anonymous: bool,
+    /// Record nothing until [`ctl`] starts it.
+    pub paused: bool,
     /// The command.
     pub command: Vec<String>,
 }
@@ -95,6 +100,8 @@ pub struct Status {
     pub processes: AtomicU32,
     /// Calls that ended processes dropped.
     pub dropped: AtomicU64,
+    /// Times that threads waited for the collector, and nanoseconds; known at the end.
+    pub waits: [AtomicU64; 2],
     /// Spools that processes still have.
     pub spools: AtomicU32,
     /// Times that all spools were looked at.
@@ -103,6 +110,12 @@ pub struct Status {
     pub failed: AtomicBool,
     /// Whether a process was hooked; known at the end.
     pub hooked: AtomicBool,
+    /// Whether recording is paused.
+    pub paused: AtomicBool,
+    /// Times it has been.
+    pub pauses: AtomicU32,
+    answering: AtomicBool,
+    asked: Mutex<Vec<ctl::Asked>>,
     items_written: AtomicU64,
     stop: AtomicBool,
     hurry: AtomicBool,
@@ -122,10 +135,14 @@ pub struct Summary {
     pub processes: u32,
     /// Calls not recorded.
     pub dropped: u64,
+    /// Times that threads waited for the collector, and nanoseconds in all.
+    pub waits: (u64, u64),
     /// Whether any allocation function was hooked.
     pub hooked: bool,
     /// Whether the pool was in memory.
     pub pool_in_memory: bool,
+    /// Whether recording was paused when it ended.
+    pub paused: bool,
 }
 
 /// A recording in progress.
@@ -134,6 +151,7 @@ pub struct Collector {
     status: Arc<Status>,
     drain: JoinHandle<Pipeline>,
     heart: JoinHandle<()>,
+    server: Option<ctl::Server>,
     output: PathBuf,
 }
 
@@ -142,6 +160,34 @@ pub fn run_path(output: &Path) -> PathBuf {
     let mut name = output.as_os_str().to_owned();
     name.push(".rmspool");
     name.into()
+}
+
+/// The trace file: readable by its owner alone. A link is not followed, as whoever planted it would
+/// choose what is overwritten; another's file is not written to, as its owner could read it.
+fn create(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open(path)
+        .map_err(|error| match error.raw_os_error() {
+            Some(libc::ELOOP) => {
+                io::Error::other("it is a symbolic link; give the file that it names, or remove it")
+            }
+            _ => error,
+        })?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    if metadata.uid() != sys::user() {
+        return Err(io::Error::other("it is another user's file"));
+    }
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.set_len(0)?;
+    Ok(file)
 }
 
 impl Collector {
@@ -163,7 +209,7 @@ impl Collector {
             let path = options.output.clone();
             move |source| CollectError::Make { path, what, source }
         };
-        let file = File::create(&options.output).map_err(make_error("can't be made"))?;
+        let file = create(&options.output).map_err(make_error("can't be made"))?;
         let first = sys::triple();
         let mut clock = Clock::new(first.monotonic_ns, TICK_NS_DEFAULT);
         clock.push(&first, 0);
@@ -218,18 +264,34 @@ impl Collector {
             options.pool_bytes,
             anonymous,
         );
+        if options.paused {
+            ctl::set_paused(&run, &status, true, first);
+        }
+        let server = match ctl::Server::start(run.clone(), status.clone()) {
+            Ok(server) => Some(server),
+            // Without it a paused recording could never be started.
+            Err(source) if options.paused => {
+                return Err(CollectError::Make {
+                    path: run.pool.join(SOCKET_NAME),
+                    what: "the socket for `rmtrace ctl` can't be made",
+                    source,
+                });
+            }
+            Err(_) => None,
+        };
         let drain = std::thread::spawn(move || drain.work(info));
         status.beat.store(true, Release);
         let heart = {
             let (run, status) = (run.clone(), status.clone());
             std::thread::spawn(move || {
+                run.hold();
                 while status.beat.load(Acquire) {
-                    if status.failed.load(Acquire) {
-                        run.retire();
-                        return;
+                    // This thread holds the lock until the drain has ended.
+                    match status.failed.load(Acquire) {
+                        true => run.retire(),
+                        false => run.beat(),
                     }
-                    run.beat();
-                    std::thread::park_timeout(Duration::from_millis(200));
+                    std::thread::park_timeout(Duration::from_millis(50));
                 }
             })
         };
@@ -238,6 +300,7 @@ impl Collector {
             status,
             drain,
             heart,
+            server,
             output: options.output.clone(),
         })
     }
@@ -294,6 +357,10 @@ impl Collector {
     /// # Errors
     /// When the trace could not be written. What it lacks is in the run directory.
     pub fn finish(self) -> Result<Summary, CollectError> {
+        // First: what is asked for from here on would be lost.
+        if let Some(server) = self.server {
+            server.stop();
+        }
         self.status.stop.store(true, Release);
         let drain = self.drain.join();
         let file = match drain {
@@ -316,8 +383,13 @@ impl Collector {
             bytes,
             processes: self.status.processes.load(Relaxed),
             dropped: self.status.dropped.load(Relaxed),
+            waits: {
+                let [times, ns] = &self.status.waits;
+                (times.load(Relaxed), ns.load(Relaxed))
+            },
             hooked: self.status.hooked.load(Relaxed),
             pool_in_memory: self.run.pool_in_memory,
+            paused: self.status.paused.load(Relaxed),
         })
     }
 }

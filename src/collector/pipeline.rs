@@ -1,4 +1,4 @@
-//! Encoders and the writer: windows become frames on threads of their own and reach the file in the
+//! Encoders and the writer: frames are compressed on threads of their own and reach the file in the
 //! order in which they were sent.
 //!
 //! Items go to the encoders in turn and their results are taken in turn, over bounded channels. The
@@ -6,10 +6,9 @@
 
 use super::Status;
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
+use rmtrace_file::frame::{FramePacker, LooseFrame};
 use rmtrace_file::gather::buffers::Buffers;
-use rmtrace_file::{
-    EncodedFrame, Mark, Process, RunInfo, Sample, TraceWriter, Window, WindowEncoder, WriteError,
-};
+use rmtrace_file::{EncodedFrame, Mark, Process, RunInfo, Sample, TraceWriter, WriteError};
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -19,7 +18,7 @@ use std::time::Duration;
 /// What goes through the pipeline.
 pub enum Item {
     /// Calls.
-    Window(Window),
+    Window(Box<LooseFrame>),
     /// What is known of a process.
     Process(Box<Process>),
     /// Resident samples.
@@ -50,12 +49,13 @@ pub struct Pipeline {
 }
 
 fn encode(items: Receiver<Item>, out: Sender<Encoded>, buffers: &Buffers) {
-    let mut encoder = WindowEncoder::new();
+    let mut packer = FramePacker::default();
     for item in items {
         let encoded = match item {
             Item::Window(window) => {
-                let frame = encoder.encode(&window);
-                buffers.give(window);
+                let mut frame = buffers.encoded();
+                packer.pack(&window, &mut frame);
+                buffers.give_loose(*window);
                 Encoded::Frame(frame)
             }
             other => Encoded::Other(other),
@@ -72,6 +72,7 @@ fn write(
     mut writer: TraceWriter<File>,
     lanes: Vec<Receiver<Encoded>>,
     status: Arc<Status>,
+    buffers: &Buffers,
 ) -> Result<File, WriteError> {
     let mut turn = lanes.iter().cycle();
     let mut done: u64 = 0;
@@ -83,6 +84,7 @@ fn write(
                 if result.is_ok() {
                     status.calls.fetch_add(frame.calls(), Relaxed);
                 }
+                buffers.give_encoded(frame);
                 result
             }
             Some(Encoded::Other(Item::Process(process))) => writer.process(&process),
@@ -107,7 +109,7 @@ fn write(
 }
 
 impl Pipeline {
-    /// Starts the threads. Encoders give the vectors of windows back to `buffers`.
+    /// Starts the threads. They take and give frames of `buffers`.
     pub fn start(
         writer: TraceWriter<File>,
         encoders: usize,
@@ -128,8 +130,8 @@ impl Pipeline {
             results.push(encoded);
         }
         let writer = {
-            let status = status.clone();
-            std::thread::spawn(move || write(writer, results, status))
+            let (status, buffers) = (status.clone(), buffers.clone());
+            std::thread::spawn(move || write(writer, results, status, &buffers))
         };
         Pipeline {
             lanes,

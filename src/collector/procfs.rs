@@ -136,6 +136,39 @@ pub fn find(slot: &Slot, taken: &dyn Fn(Outside) -> bool, everywhere: bool) -> O
         .max_by_key(|found| found.start)
 }
 
+/// The earliest start of any process, for each id that processes have inside of their namespaces.
+/// Empty where not all of /proc can be seen.
+pub fn running() -> HashMap<u32, u64> {
+    let mut found: HashMap<u32, u64> = HashMap::new();
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return found;
+    };
+    for pid in entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+    {
+        // It may have gone since it was listed.
+        if let (Some(status), Some(start)) = (Status::of(pid), start_of(pid)) {
+            let earliest = found.entry(status.inside).or_insert(start);
+            *earliest = start.min(*earliest);
+        }
+    }
+    // With `hidepid` others' processes do not show, among them perhaps those of ours that changed user.
+    match found.contains_key(&1) && found.contains_key(&std::process::id()) {
+        true => found,
+        false => HashMap::new(),
+    }
+}
+
+/// Whether no process can be that of `slot`, among all that were `running` after it was filled.
+pub fn is_gone(slot: &Slot, running: &HashMap<u32, u64>) -> bool {
+    let not_later = slot.started.boottime_ns / START_UNIT_NS + 1;
+    !running.is_empty()
+        && running
+            .get(&slot.pid)
+            .is_none_or(|start| *start > not_later)
+}
+
 /// Command line of a process as it shows it now.
 pub fn command_line(pid: u32) -> Option<Vec<String>> {
     let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;

@@ -5,13 +5,14 @@ use memmap2::MmapRaw;
 use rmtrace_file::gather::journal::Entry;
 use rmtrace_file::gather::run_dir::JOURNAL_NAME;
 use rmtrace_format::spool::{
-    CHUNKS_NAME, CONTROL_BYTES, CONTROL_MAGIC, CONTROL_NAME, Control, FLAG_CALLERS, FLAG_USABLE,
-    POOL_NAME, VERSION,
+    CHUNKS_NAME, COLLECTOR_GONE_OFFSET, COLLECTOR_LOCK_OFFSET, CONTROL_BYTES, CONTROL_MAGIC,
+    CONTROL_NAME, Control, FLAG_CALLERS, FLAG_USABLE, POOL_NAME, VERSION,
 };
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 /// The run directory while it is recorded into.
@@ -121,6 +122,7 @@ impl Run {
         control.limit_bytes.store(options.limit_bytes, Relaxed);
         control.wait_ns.store(options.wait_ns, Relaxed);
         run.beat();
+        run.set_paused(options.paused);
         control.magic.store(CONTROL_MAGIC, Release);
         Ok(run)
     }
@@ -158,6 +160,47 @@ impl Run {
     pub fn beat(&self) {
         let now = sys::monotonic_ns();
         self.control().collector_ns.0.store(now, Relaxed);
+    }
+
+    /// The calling thread holds the robust lock until it or the process ends, however that happens: so
+    /// threads learn at once that there is no collector any more.
+    pub fn hold(&self) {
+        // SAFETY: the lock lies in the control page, aligned, within its bytes, and nobody else makes or
+        // takes it; all-zero attributes are valid values to be initialised.
+        unsafe {
+            let lock = self.control.as_mut_ptr().add(COLLECTOR_LOCK_OFFSET);
+            let lock = lock.cast::<libc::pthread_mutex_t>();
+            let mut attributes: libc::pthread_mutexattr_t = std::mem::zeroed();
+            if libc::pthread_mutexattr_init(&mut attributes) != 0 {
+                return;
+            }
+            libc::pthread_mutexattr_setpshared(&mut attributes, libc::PTHREAD_PROCESS_SHARED);
+            libc::pthread_mutexattr_setrobust(&mut attributes, libc::PTHREAD_MUTEX_ROBUST);
+            if libc::pthread_mutex_init(lock, &attributes) == 0 {
+                libc::pthread_mutex_lock(lock);
+            }
+            libc::pthread_mutexattr_destroy(&mut attributes);
+        }
+    }
+
+    /// No chunk will be read or given back any more.
+    pub fn gone(&self) {
+        self.retire();
+        // SAFETY: a word of the control page, aligned.
+        let gone = unsafe {
+            &*self
+                .control
+                .as_ptr()
+                .add(COLLECTOR_GONE_OFFSET)
+                .cast::<AtomicU32>()
+        };
+        gone.store(1, Release);
+    }
+
+    /// Stops or starts recording in all processes.
+    pub fn set_paused(&self, paused: bool) {
+        let word = u32::from(paused);
+        self.control().paused.0.store(word, Relaxed);
     }
 
     /// No more signs of life: threads append for themselves from now on.

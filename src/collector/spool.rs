@@ -17,7 +17,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::atomic::{AtomicU8, AtomicU64};
 
 /// A spool file, open and mapped.
@@ -155,10 +155,18 @@ impl SpoolMap {
             return;
         };
         let header = self.header(number);
-        if header.state.load(Acquire) == STATE_FREE {
-            return; // Its thread gave it back itself.
+        loop {
+            let state = header.state.load(Acquire);
+            if state == STATE_FREE {
+                return; // Its thread gave it back itself.
+            }
+            let free = header
+                .state
+                .compare_exchange(state, STATE_FREE, AcqRel, Acquire);
+            if free.is_ok() {
+                break;
+            }
         }
-        header.state.store(STATE_FREE, Release);
         let shared = self.shared();
         let list = match bytes {
             LARGE_BYTES => &shared.free_large.0,

@@ -169,6 +169,13 @@ pub fn die_by(signal: i32) {
     }
 }
 
+/// Ends `accept` on a listening socket.
+pub fn shut_down(listener: &std::os::unix::net::UnixListener) {
+    use std::os::fd::AsRawFd;
+    // SAFETY: the descriptor is the listener's, which is open.
+    unsafe { libc::shutdown(listener.as_raw_fd(), libc::SHUT_RDWR) };
+}
+
 /// Bytes that are free on the file system of `path`.
 pub fn free_bytes(path: &std::path::Path) -> Option<u64> {
     use std::os::unix::ffi::OsStrExt;
@@ -176,8 +183,50 @@ pub fn free_bytes(path: &std::path::Path) -> Option<u64> {
     // SAFETY: an all-zero `statvfs` is a valid value to be overwritten; `path` ends with NUL.
     unsafe {
         let mut info: libc::statvfs = std::mem::zeroed();
-        (libc::statvfs(path.as_ptr(), &mut info) == 0)
-            .then(|| info.f_bavail.saturating_mul(info.f_frsize))
+        (libc::statvfs(path.as_ptr(), &mut info) == 0).then(|| match info.f_blocks {
+            0 => u64::MAX, // No limit.
+            _ => info.f_bavail.saturating_mul(info.f_frsize),
+        })
+    }
+}
+
+/// The user whose rights count.
+pub fn user() -> u32 {
+    // SAFETY: a plain call.
+    unsafe { libc::geteuid() }
+}
+
+/// A traced program can make a file shorter that we have mapped. Then the kernel raises SIGBUS where we
+/// touch it: private zeros take the place of what is gone, so that only that program's recording ends.
+pub fn survive_truncation() {
+    // SAFETY: an all-zero `sigaction` is a valid value; the handler makes system calls only.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = on_bus;
+        action.sa_sigaction = handler as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+        libc::sigaction(libc::SIGBUS, &action, std::ptr::null_mut());
+    }
+}
+
+extern "C" fn on_bus(signal: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+    // SAFETY: the kernel passes a valid `info`. The only writable mappings of files in this process
+    // are spools and the control file, made of atomics, and none of their pages is executable.
+    unsafe {
+        let page = (*info).si_addr() as usize & !4095;
+        let replaced = (*info).si_code == libc::BUS_ADRERR
+            && libc::mmap(
+                page as *mut libc::c_void,
+                4096,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED,
+                -1,
+                0,
+            ) != libc::MAP_FAILED;
+        if !replaced {
+            let action: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(signal, &action, std::ptr::null_mut());
+        }
     }
 }
 

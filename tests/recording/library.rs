@@ -49,6 +49,8 @@ fn exported_symbols_of_the_library() {
         "siglongjmp",
         "__longjmp_chk",
         "__libc_start_main",
+        "rmtrace_mark",
+        "rmtrace_is_recording",
     ]);
     assert_eq!(names("--defined-only"), expected);
 }

@@ -7,7 +7,10 @@
 mod browsers;
 mod collector;
 mod counted;
+mod crowds;
+mod ctl;
 mod dynamic;
+mod endings;
 mod exceptions;
 mod fork;
 mod harness;
@@ -15,6 +18,7 @@ mod library;
 mod limits;
 mod order;
 mod own_allocator;
+mod places;
 mod programs;
 mod signals;
 mod threads;

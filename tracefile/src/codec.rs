@@ -3,12 +3,14 @@
 use crate::error::Malformed;
 use crate::model::Call;
 use crate::predict::{NUMBERED, Places, Prediction};
-use crate::varint::{self, Cursor};
+use crate::varint::{self, Cursor, Pen, SPARE_BYTES};
 use rmtrace_format::event::{Entry, Kind};
 
 /// Number of columns. In their order: operations, sizes, addresses, allocation numbers, times,
 /// durations of reallocs, alignments, callers, usable bytes.
 pub const COLUMNS: usize = 9;
+/// Position of the column of callers.
+const CALLERS: usize = 7;
 
 /// Operation byte, bits 0-5: the entry, or [`PREFIX`].
 const ENTRY_MASK: u8 = 0x3f;
@@ -28,80 +30,177 @@ const fn releases(kind: Kind) -> bool {
     matches!(kind, Kind::Free | Kind::Realloc)
 }
 
+/// Calls that are encoded at a time.
+pub(crate) const BATCH: usize = 256;
+/// The longest that one call is in one column is 31 bytes.
+pub(crate) const CALL_BYTES_MAX: usize = 32;
+
+/// What a batch adds to a column at most.
+const ROOM_BYTES: usize = BATCH * CALL_BYTES_MAX + SPARE_BYTES;
+/// A column that a batch is added to.
+pub(crate) type Column<'a> = Pen<'a, ROOM_BYTES>;
+
 /// Encodes segments, with tables kept from one to the next.
-#[derive(Default)]
 pub struct Encoder {
     places: Places,
+    rooms: Box<[[u8; ROOM_BYTES]; COLUMNS]>,
+    /// Where the segment begins in each column.
+    begin: [usize; COLUMNS],
+    /// Calls of the segment so far.
+    calls: usize,
+    tick: u64,
+    caller: u64,
+    has_callers: bool,
+    has_usables: bool,
+}
+
+impl Default for Encoder {
+    fn default() -> Self {
+        Encoder {
+            places: Places::default(),
+            rooms: Box::new([[0; ROOM_BYTES]; COLUMNS]),
+            begin: [0; COLUMNS],
+            calls: 0,
+            tick: 0,
+            caller: 0,
+            has_callers: false,
+            has_usables: false,
+        }
+    }
 }
 
 impl Encoder {
-    /// Appends a segment's calls to `columns`.
+    /// Begins a segment behind what is in `columns`.
+    pub fn begin(&mut self, columns: &Columns) {
+        self.places.reset();
+        self.begin = std::array::from_fn(|n| columns[n].len());
+        self.calls = 0;
+        self.caller = 0;
+        (self.has_callers, self.has_usables) = (false, false);
+    }
+
+    /// Bytes of the segment in each column.
+    pub fn lengths(&self, columns: &Columns) -> [usize; COLUMNS] {
+        std::array::from_fn(|n| columns[n].len() - self.begin[n])
+    }
+
+    /// Appends calls of the segment to `columns`.
     pub fn encode(&mut self, calls: &[Call], columns: &mut Columns) {
-        let mut tick = calls.first().map_or(0, |call| call.tick);
-        let has_callers = calls.iter().any(|call| call.caller != 0);
-        let has_usables = calls.iter().any(|call| call.usable_bytes != 0);
-        let mut last_caller = 0u64;
-        let places = &mut self.places;
-        places.reset();
+        if self.calls == 0 {
+            self.tick = calls.first().map_or(0, |call| call.tick);
+        }
+        for batch in calls.chunks(BATCH) {
+            let some = |(caller, usable): (u64, u64), call: &Call| {
+                (caller | call.caller, usable | call.usable_bytes)
+            };
+            let (caller, usable) = batch.iter().fold((0, 0), some);
+            if !self.has_callers && caller != 0 {
+                self.has_callers = true;
+                let callers = &mut columns[CALLERS];
+                callers.resize(callers.len() + self.calls, 0);
+            }
+            if !self.has_usables && usable != 0 {
+                self.has_usables = true;
+                self.add_usables(columns);
+            }
+            self.batch(batch, columns);
+            self.calls += batch.len();
+        }
+    }
+
+    /// Says of all calls so far that their usable bytes are 0.
+    fn add_usables(&self, columns: &mut Columns) {
+        let [ops, sizes, .., usables] = columns;
+        let mut ops = Cursor::new(ops.get(self.begin[0]..).unwrap_or_default());
+        let mut sizes = Cursor::new(sizes.get(self.begin[1]..).unwrap_or_default());
+        while let Ok(mut op) = ops.byte() {
+            if op & ENTRY_MASK == PREFIX {
+                op = ops.byte().unwrap_or_default();
+            }
+            let kind = Entry::from_number(op & ENTRY_MASK).map_or(Kind::Free, Entry::kind);
+            if kind == Kind::Realloc {
+                let _ = ops.byte();
+            }
+            let requested_bytes = match kind {
+                Kind::Free => 0,
+                _ => sizes.varint().unwrap_or_default(),
+            };
+            let slack = 0u64.wrapping_sub(requested_bytes) as i64;
+            varint::put(usables, varint::zigzag(slack));
+        }
+    }
+
+    #[inline(never)]
+    fn batch(&mut self, calls: &[Call], columns: &mut Columns) {
         let [
-            ops,
-            sizes,
-            addresses,
-            numbers,
-            times,
-            durations,
-            aligns,
-            callers,
-            usables,
-        ] = columns;
-        ops.reserve(2 * calls.len());
-        times.reserve(2 * calls.len());
+            mut ops,
+            mut sizes,
+            mut addresses,
+            mut numbers,
+            mut times,
+            mut durations,
+            mut aligns,
+            mut callers,
+            mut usables,
+        ] = self.rooms.each_mut().map(Pen::new);
+        let (has_callers, has_usables) = (self.has_callers, self.has_usables);
+        let mut caller = self.caller;
+        let places = &mut self.places;
+        let mut tick = self.tick;
         for call in calls {
             let kind = call.entry.kind();
             if call.align_log2 != 0 || call.freed {
                 let mut prefix = PREFIX;
                 if call.align_log2 != 0 {
                     prefix |= PREFIX_ALIGN;
-                    aligns.push(call.align_log2);
+                    aligns.byte(call.align_log2);
                 }
                 if call.freed {
                     prefix |= PREFIX_FREED;
                 }
-                ops.push(prefix);
+                ops.byte(prefix);
             }
-            varint::put(times, call.tick.wrapping_sub(tick));
+            times.varint(call.tick.wrapping_sub(tick));
             tick = call.tick;
             let mut requested_bytes = 0;
             if kind != Kind::Free {
                 requested_bytes = call.requested_bytes;
-                varint::put(sizes, requested_bytes);
+                sizes.varint(requested_bytes);
             }
             let place = if releases(kind) {
-                places.put_release(call.address, numbers, addresses)
+                places.put_release(call.address, &mut numbers, &mut addresses)
             } else {
-                places.put_block(call.address, requested_bytes, addresses)
+                places.put_block(call.address, requested_bytes, &mut addresses)
             };
-            ops.push(call.entry as u8 | place);
+            ops.byte(call.entry as u8 | place);
             if kind == Kind::Realloc {
                 let place = if call.new_address == call.address {
                     places.number(call.address, requested_bytes);
                     NUMBERED
                 } else {
-                    places.put_block(call.new_address, requested_bytes, addresses)
+                    places.put_block(call.new_address, requested_bytes, &mut addresses)
                 };
-                ops.push(place);
-                varint::put(durations, call.tick_end.wrapping_sub(tick));
+                ops.byte(place);
+                durations.varint(call.tick_end.wrapping_sub(tick));
                 tick = call.tick_end;
             }
             if has_callers {
-                let delta = call.caller.wrapping_sub(last_caller) as i64;
-                varint::put(callers, varint::zigzag(delta));
-                last_caller = call.caller;
+                let delta = call.caller.wrapping_sub(caller) as i64;
+                callers.varint(varint::zigzag(delta));
+                caller = call.caller;
             }
             if has_usables {
                 let slack = call.usable_bytes.wrapping_sub(requested_bytes) as i64;
-                varint::put(usables, varint::zigzag(slack));
+                usables.varint(varint::zigzag(slack));
             }
+        }
+        self.tick = tick;
+        self.caller = caller;
+        let pens = [
+            ops, sizes, addresses, numbers, times, durations, aligns, callers, usables,
+        ];
+        for (column, pen) in columns.iter_mut().zip(&pens) {
+            column.extend_from_slice(pen.written());
         }
     }
 }

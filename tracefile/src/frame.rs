@@ -1,11 +1,11 @@
-//! Frames: the header that every part of a trace file has, and the frame of events ([`WindowEncoder`]
-//! makes it, [`Frame`] opens it).
+//! Frames: the header that every part of a trace file has, and the frame of events ([`Filler`] and
+//! [`FramePacker`] make it, [`Frame`] opens it).
 
-use crate::codec::{self, COLUMNS, Columns, Decoder, Ranges};
+use crate::codec::{self, BATCH, COLUMNS, Columns, Decoder, Ranges};
 use crate::column::{CODEC_RAW, Packer, Unpacker};
 use crate::error::Malformed;
 use crate::index::{FrameEntry, SegmentEntry};
-use crate::model::{Call, Segment, Window};
+use crate::model::{Call, Window};
 use crate::varint::{self, Cursor};
 
 /// `RMFR`, little-endian.
@@ -116,95 +116,166 @@ impl EncodedFrame {
     }
 }
 
-/// Encodes windows. One for each encoder thread; it keeps its buffers.
+/// A frame of events before its columns are compressed.
 #[derive(Default)]
-pub struct WindowEncoder {
-    columns: Columns,
+pub struct LooseFrame {
+    /// The process whose events it has.
+    pub process: u32,
+    /// Its segments.
+    pub segments: Vec<SegmentEntry>,
     directory: Vec<u8>,
-    packed: Vec<u8>,
-    packer: Packer,
-    encoder: codec::Encoder,
+    columns: Columns,
 }
 
-impl WindowEncoder {
-    /// An encoder.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Encodes a window, of any length: one with more than [`CALLS_MAX`] calls becomes several
-    /// frames. Empty segments are left out, an empty window is an empty result.
-    pub fn encode(&mut self, window: &Window) -> EncodedFrame {
-        let mut out = EncodedFrame::default();
-        let mut parts: Vec<(u32, u64, &[Call])> = Vec::new();
-        let mut calls = 0;
-        for Segment {
-            thread,
-            first_ordinal,
-            calls: segment_calls,
-        } in &window.segments
-        {
-            let mut rest = segment_calls.as_slice();
-            let mut ordinal = *first_ordinal;
-            while !rest.is_empty() {
-                let room = (CALLS_MAX - calls) as usize;
-                let (now, later) = rest.split_at(rest.len().min(room));
-                if !now.is_empty() {
-                    parts.push((*thread, ordinal, now));
-                    ordinal += now.len() as u64;
-                    calls += now.len() as u64;
-                }
-                if calls == CALLS_MAX {
-                    self.frame(window.process, &parts, &mut out);
-                    parts.clear();
-                    calls = 0;
-                }
-                rest = later;
-            }
-        }
-        if !parts.is_empty() {
-            self.frame(window.process, &parts, &mut out);
-        }
-        out
-    }
-
-    fn frame(&mut self, process: u32, parts: &[(u32, u64, &[Call])], out: &mut EncodedFrame) {
-        let start = out.bytes.len();
+impl LooseFrame {
+    /// Empties it for a frame of `process`; the room it has stays.
+    fn clear(&mut self, process: u32) {
+        self.process = process;
+        self.segments.clear();
         self.directory.clear();
         self.columns.iter_mut().for_each(Vec::clear);
-        let mut segments = Vec::with_capacity(parts.len());
-        for &(thread, first_ordinal, calls) in parts {
-            let before: [usize; COLUMNS] = std::array::from_fn(|n| self.columns[n].len());
-            self.encoder.encode(calls, &mut self.columns);
-            let first_tick = calls.first().map_or(0, |call| call.tick);
-            let last_tick = calls.last().map_or(0, |call| call.tick_end);
-            for value in [
-                u64::from(thread),
-                first_ordinal,
-                calls.len() as u64,
-                first_tick,
-                last_tick.wrapping_sub(first_tick),
-            ] {
-                varint::put(&mut self.directory, value);
-            }
-            for (column, before) in self.columns.iter().zip(before) {
-                varint::put(&mut self.directory, (column.len() - before) as u64);
-            }
-            segments.push(SegmentEntry {
-                thread,
-                first_ordinal,
-                count: calls.len() as u64,
-                first_tick,
-                last_tick,
-            });
+    }
+
+    /// Bytes that it has room for.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.columns.iter().map(Vec::capacity).sum()
+    }
+}
+
+/// Splits calls into the columns of a frame, segment by segment and call by call.
+#[derive(Default)]
+pub struct Filler {
+    encoder: codec::Encoder,
+    frame: LooseFrame,
+    /// Calls of the segments that were ended.
+    calls_before: u64,
+    /// What the directory will say of the segment; its last tick is that of the encoded calls.
+    segment: SegmentEntry,
+    /// Calls of the segment that are not yet encoded, at most [`BATCH`].
+    batch: Vec<Call>,
+}
+
+impl Filler {
+    /// Begins a frame of `process` in `room`.
+    pub fn begin(&mut self, process: u32, mut room: LooseFrame) {
+        room.clear(process);
+        self.frame = room;
+        self.calls_before = 0;
+        self.begin_segment(0);
+    }
+
+    /// Begins the segment of `thread`.
+    pub fn begin_segment(&mut self, thread: u32) {
+        self.batch.clear();
+        self.batch.reserve(BATCH);
+        self.segment = SegmentEntry {
+            thread,
+            ..SegmentEntry::default()
+        };
+        self.encoder.begin(&self.frame.columns);
+    }
+
+    /// Calls of the segment so far.
+    pub fn segment_calls(&self) -> u64 {
+        self.segment.count + self.batch.len() as u64
+    }
+
+    /// Whether the frame has as many calls as it may have. Then it has to be ended.
+    pub fn is_full(&self) -> bool {
+        self.calls_before + self.segment_calls() >= CALLS_MAX
+    }
+
+    /// Appends a call, the thread's call number `ordinal`, to the segment.
+    pub fn push(&mut self, ordinal: u64, call: Call) {
+        let (batch, _) = self.room(ordinal);
+        batch.push(call);
+        self.flush_full();
+    }
+
+    /// Where calls may be appended before [`Filler::flush_full`], and how many; `ordinal` is the first
+    /// one's number.
+    pub(crate) fn room(&mut self, ordinal: u64) -> (&mut Vec<Call>, usize) {
+        let calls = self.segment_calls();
+        if calls == 0 {
+            self.segment.first_ordinal = ordinal;
         }
-        let calls: u64 = segments.iter().map(|segment| segment.count).sum();
+        let in_frame = CALLS_MAX.saturating_sub(self.calls_before + calls) as usize;
+        let in_batch = BATCH.saturating_sub(self.batch.len());
+        (&mut self.batch, in_batch.min(in_frame))
+    }
+
+    /// Encodes the batch if it has no more room.
+    #[inline(always)]
+    pub(crate) fn flush_full(&mut self) {
+        if self.batch.len() >= BATCH {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        let (Some(first), Some(last)) = (self.batch.first(), self.batch.last()) else {
+            return;
+        };
+        if self.segment.count == 0 {
+            self.segment.first_tick = first.tick;
+        }
+        self.segment.last_tick = last.tick_end;
+        self.encoder.encode(&self.batch, &mut self.frame.columns);
+        self.segment.count += self.batch.len() as u64;
+        self.batch.clear();
+    }
+
+    /// Ends the segment; without calls there is none.
+    pub fn end_segment(&mut self) {
+        self.flush();
+        let segment = std::mem::take(&mut self.segment);
+        if segment.count == 0 {
+            return;
+        }
+        self.calls_before += segment.count;
+        let directory = &mut self.frame.directory;
+        for value in [
+            u64::from(segment.thread),
+            segment.first_ordinal,
+            segment.count,
+            segment.first_tick,
+            segment.last_tick.wrapping_sub(segment.first_tick),
+        ] {
+            varint::put(directory, value);
+        }
+        for bytes in self.encoder.lengths(&self.frame.columns) {
+            varint::put(directory, bytes as u64);
+        }
+        self.frame.segments.push(segment);
+    }
+
+    /// Ends the frame.
+    pub fn finish(&mut self) -> LooseFrame {
+        std::mem::take(&mut self.frame)
+    }
+}
+
+/// Compresses frames. One for each encoder thread; it keeps its buffers.
+#[derive(Default)]
+pub struct FramePacker {
+    packed: Vec<u8>,
+    packer: Packer,
+}
+
+impl FramePacker {
+    /// Appends `frame` to `out`, unless it has no calls.
+    pub fn pack(&mut self, frame: &LooseFrame, out: &mut EncodedFrame) {
+        let start = out.bytes.len();
+        let calls: u64 = frame.segments.iter().map(|segment| segment.count).sum();
+        if calls == 0 {
+            return;
+        }
         out.bytes.resize(start + HEADER_BYTES, 0);
-        varint::put(&mut out.bytes, u64::from(process));
-        varint::put(&mut out.bytes, segments.len() as u64);
+        varint::put(&mut out.bytes, u64::from(frame.process));
+        varint::put(&mut out.bytes, frame.segments.len() as u64);
         varint::put(&mut out.bytes, calls);
         self.packed.clear();
-        let columns = std::iter::once(&self.directory).chain(&self.columns);
+        let columns = std::iter::once(&frame.directory).chain(&frame.columns);
         for raw in columns {
             let before = self.packed.len();
             let codec = if raw.is_empty() {
@@ -221,9 +292,48 @@ impl WindowEncoder {
         out.entries.push(FrameEntry {
             offset: start as u64,
             bytes: (out.bytes.len() - start) as u64,
-            process,
-            segments: segments.into_boxed_slice(),
+            process: frame.process,
+            segments: frame.segments.as_slice().into(),
         });
+    }
+}
+
+/// Encodes windows whose calls are all at hand; it keeps its buffers.
+#[derive(Default)]
+pub struct WindowEncoder {
+    filler: Filler,
+    packer: FramePacker,
+}
+
+impl WindowEncoder {
+    /// An encoder.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Encodes a window, of any length: one with more than [`CALLS_MAX`] calls becomes several
+    /// frames. Empty segments are left out, an empty window is an empty result.
+    pub fn encode(&mut self, window: &Window) -> EncodedFrame {
+        let mut out = EncodedFrame::default();
+        let mut frame = LooseFrame::default();
+        self.filler.begin(window.process, frame);
+        for segment in &window.segments {
+            self.filler.begin_segment(segment.thread);
+            for (ordinal, call) in (segment.first_ordinal..).zip(&segment.calls) {
+                self.filler.push(ordinal, *call);
+                if self.filler.is_full() {
+                    self.filler.end_segment();
+                    frame = self.filler.finish();
+                    self.packer.pack(&frame, &mut out);
+                    self.filler.begin(window.process, frame);
+                    self.filler.begin_segment(segment.thread);
+                }
+            }
+            self.filler.end_segment();
+        }
+        frame = self.filler.finish();
+        self.packer.pack(&frame, &mut out);
+        out
     }
 }
 

@@ -12,7 +12,7 @@ const INDEX_BYTES_MAX: u64 = 1 << 31;
 pub const END_PAYLOAD_BYTES: usize = 16;
 
 /// A part of a thread's stream in a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SegmentEntry {
     /// Thread in its process.
     pub thread: u32,

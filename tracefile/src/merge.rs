@@ -13,7 +13,7 @@ use crate::heap::Heap;
 use crate::index::FrameEntry;
 use crate::model::{Ended, Process, StartedBy};
 use crate::reader::{FrameScratch, TraceReader};
-use crate::stream::{Clock, Pending, Stream, push_steps};
+use crate::stream::{Clock, Pending, Stream, nanoseconds, push_steps};
 use crate::tie;
 use rmtrace_format::event::Event;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -167,8 +167,7 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
     }
 
     fn ns(&self, tick: u64) -> u64 {
-        tick.saturating_sub(self.origin)
-            .saturating_mul(self.reader.tick_ns())
+        nanoseconds(tick, self.origin, self.reader.tick_ns())
     }
 
     fn appoint(&mut self, ns: u64, phase: u8, what: What) {
@@ -321,14 +320,18 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
 
     /// Does what an appointment says.
     fn keep(&mut self, appointment: Appointment) -> Result<(), ReadError> {
-        let ns = appointment.ns;
+        // What a frame of samples holds may lie before the frame's own time, if it says so wrongly.
+        let ns = appointment.ns.max(self.now_ns);
+        self.now_ns = ns;
         match appointment.what {
             What::Start(at) => self.start(at, ns, None),
             What::Frame(at) => self.open_frame(at)?,
             What::Side(at) => {
                 if let Some(side) = self.reader.sides().get(at) {
                     for mark in self.reader.marks(side)? {
-                        if self.includes(mark.process) && self.wants_thread(mark.thread) {
+                        if mark.is_of_run()
+                            || self.includes(mark.process) && self.wants_thread(mark.thread)
+                        {
                             self.appoint(self.ns(mark.tick), 2, What::Mark(Box::new(mark)));
                         }
                     }
@@ -506,7 +509,8 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
         let Some((frame, decoder)) = &mut stream.current else {
             return Ok(Refill::Exhausted);
         };
-        stream.decoded += decoder.left().min(BLOCK_CALLS);
+        let block = decoder.left().min(BLOCK_CALLS);
+        stream.decoded = stream.decoded.saturating_add(block);
         let mut clock = Clock {
             origin: self.origin,
             tick_ns: self.reader.tick_ns(),
@@ -551,7 +555,7 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
                     break;
                 }
                 self.consumer.event(event);
-                ordinal += u64::from(event.counts());
+                ordinal = ordinal.saturating_add(u64::from(event.counts()));
                 delivered += 1;
             }
             stream.ordinal = ordinal;
@@ -623,7 +627,8 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
                 consumer.inherit(child, event);
             });
         }
-        stream.ordinal += u64::from(event.counts());
+        let counts = u64::from(event.counts());
+        stream.ordinal = stream.ordinal.saturating_add(counts);
         self.stats.events += 1;
     }
 

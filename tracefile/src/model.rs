@@ -2,6 +2,7 @@
 
 use rmtrace_format::chunk::Counters;
 use rmtrace_format::event::Entry;
+use rmtrace_format::record;
 use rmtrace_format::spool;
 
 /// Time unit of stored times in nanoseconds, unless the writer is told otherwise.
@@ -159,6 +160,37 @@ pub struct Mark {
     pub value: u64,
     /// Name, for marks that have one.
     pub name: String,
+}
+
+impl Mark {
+    /// A mark of the run at `tick`.
+    pub fn of_run(tick: u64, number: u64, name: &str) -> Mark {
+        Mark {
+            tick,
+            process: 0,
+            thread: 0,
+            ordinal: 0,
+            number: number as u32,
+            value: 0,
+            name: name.to_owned(),
+        }
+    }
+
+    /// Whether it is of the run: its process and thread are 0 and say nothing then.
+    pub fn is_of_run(&self) -> bool {
+        matches!(
+            u64::from(self.number),
+            record::MARK_SUSPEND | record::MARK_START | record::MARK_STOP | record::MARK_RUN
+        )
+    }
+
+    /// Whether it is an end of a pause: calls may be missing between a stop and the next start.
+    pub fn is_pause(&self) -> bool {
+        matches!(
+            u64::from(self.number),
+            record::MARK_START | record::MARK_STOP
+        )
+    }
 }
 
 /// Resident memory of a process, taken from outside; the spool's own pages are left out.

@@ -4,6 +4,7 @@
 //! Allocators hand out again what was freed last, or the bytes behind the block before, and programs
 //! free what they allocated last or in the order of allocation. `docs/format.md` states the rules.
 
+use crate::codec::Column;
 use crate::error::Malformed;
 use crate::varint::{self, Cursor};
 
@@ -216,19 +217,21 @@ const PLACES: usize = 1 << 17;
 /// The encoder's side: the prediction, and the numbers of allocations by address.
 pub(crate) struct Places {
     prediction: Prediction,
-    /// By a hash of the address: number of the last allocation there plus `base`. It may be lost to
-    /// another address, then the address is given instead.
-    table: Box<[u32]>,
-    /// What the numbers of this segment begin at; smaller entries are of segments before.
-    base: u32,
+    /// By a hash of the address: the low bits of the number of the last allocation there. What was
+    /// lost to another address, or is of a segment before, leads to another address in
+    /// [`Prediction::numbered`]; then the address is given instead.
+    table: Box<[u16; PLACES]>,
 }
+
+// All numbers that are remembered differ in their low bits.
+const _: () = assert!(NUMBERED_MAX <= 1 << u16::BITS);
 
 impl Default for Places {
     fn default() -> Self {
+        let table = vec![0; PLACES].into_boxed_slice();
         Places {
             prediction: Prediction::default(),
-            table: vec![0; PLACES].into_boxed_slice(),
-            base: 1,
+            table: table.try_into().unwrap_or_else(|_| Box::new([0; PLACES])),
         }
     }
 }
@@ -236,15 +239,6 @@ impl Default for Places {
 impl Places {
     /// Begins a segment.
     pub(crate) fn reset(&mut self) {
-        let used = self.prediction.allocations.min(u64::from(u32::MAX)) as u32;
-        // A segment has far fewer allocations than half the numbers.
-        match self.base.checked_add(used) {
-            Some(base) if base < u32::MAX / 2 => self.base = base,
-            _ => {
-                self.table.fill(0);
-                self.base = 1;
-            }
-        }
         self.prediction.reset();
     }
 
@@ -263,13 +257,20 @@ impl Places {
 
     #[inline(always)]
     fn note(&mut self, address: u64) {
-        let number = self.base.wrapping_add(self.prediction.allocations as u32);
-        self.table[Self::slot(address)] = number;
+        self.table[Self::slot(address)] = self.prediction.allocations as u16;
+    }
+
+    /// The number of the last allocation at `address`, if the table knows one.
+    #[inline(always)]
+    fn find(&self, address: u64) -> u64 {
+        let last = self.prediction.allocations.wrapping_sub(1);
+        let age = (last as u16).wrapping_sub(self.table[Self::slot(address)]);
+        last.wrapping_sub(u64::from(age))
     }
 
     /// Codes the address of a block and returns its place.
     #[inline(always)]
-    pub(crate) fn put_block(&mut self, address: u64, bytes: u64, addresses: &mut Vec<u8>) -> u8 {
+    pub(crate) fn put_block(&mut self, address: u64, bytes: u64, addresses: &mut Column<'_>) -> u8 {
         let place = if self.prediction.freed_last(class_of(bytes)) == address {
             LAST
         } else if self.prediction.next == address {
@@ -288,12 +289,11 @@ impl Places {
     pub(crate) fn put_release(
         &mut self,
         address: u64,
-        numbers: &mut Vec<u8>,
-        addresses: &mut Vec<u8>,
+        numbers: &mut Column<'_>,
+        addresses: &mut Column<'_>,
     ) -> u8 {
+        let number = self.find(address);
         let prediction = &mut self.prediction;
-        let number = self.table[Self::slot(address)].checked_sub(self.base);
-        let number = number.map_or(u64::MAX, u64::from);
         if let Some((numbered, class)) = prediction.numbered(number)
             && numbered == address
         {
@@ -303,7 +303,7 @@ impl Places {
             } else if number == prediction.allocations - 1 {
                 LAST
             } else {
-                varint::put(numbers, varint::zigzag(step));
+                numbers.varint(varint::zigzag(step));
                 NUMBERED
             };
             prediction.released(number, address, class);
@@ -314,17 +314,17 @@ impl Places {
     }
 
     #[inline(always)]
-    fn put_given(&mut self, address: u64, addresses: &mut Vec<u8>) {
+    fn put_given(&mut self, address: u64, addresses: &mut Column<'_>) {
         if address == 0 {
-            varint::put(addresses, ADDRESS_ZERO);
+            addresses.varint(ADDRESS_ZERO);
             return;
         }
         let delta = address.wrapping_sub(self.prediction.given) as i64;
         if delta & 15 == 0 {
-            varint::put(addresses, varint::zigzag(delta >> 4) + ADDRESS_UNITS);
+            addresses.varint(varint::zigzag(delta >> 4) + ADDRESS_UNITS);
         } else {
-            varint::put(addresses, ADDRESS_ODD);
-            varint::put(addresses, varint::zigzag(delta));
+            addresses.varint(ADDRESS_ODD);
+            addresses.varint(varint::zigzag(delta));
         }
         self.prediction.given = address;
     }

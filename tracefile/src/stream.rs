@@ -38,6 +38,16 @@ pub(crate) struct Stream {
     pub(crate) clock_ns: u64,
 }
 
+/// The latest time: limits lie behind it, also for a trace whose ticks are anything.
+const NS_MAX: u64 = 1 << 63;
+
+/// Nanoseconds from `origin` to `tick`.
+#[inline(always)]
+pub(crate) fn nanoseconds(tick: u64, origin: u64, tick_ns: u64) -> u64 {
+    let ns = tick.saturating_sub(origin).saturating_mul(tick_ns);
+    ns.min(NS_MAX)
+}
+
 /// Turns ticks of a thread's stream into nanoseconds that never go backwards.
 pub(crate) struct Clock {
     pub(crate) origin: u64,
@@ -48,9 +58,7 @@ pub(crate) struct Clock {
 impl Clock {
     #[inline(always)]
     pub(crate) fn ns(&mut self, tick: u64) -> u64 {
-        let ns = tick
-            .saturating_sub(self.origin)
-            .saturating_mul(self.tick_ns);
+        let ns = nanoseconds(tick, self.origin, self.tick_ns);
         self.latest_ns = self.latest_ns.max(ns);
         self.latest_ns
     }

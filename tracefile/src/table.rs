@@ -2,7 +2,7 @@
 //! allocated over a live one, do the sums agree?
 
 use crate::consumer::Consumer;
-use crate::model::{Ended, Process, StartedBy};
+use crate::model::{Ended, Mark, Process, StartedBy};
 use rmtrace_format::event::{Event, Step};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -28,12 +28,18 @@ pub struct TableCounts {
     pub live_duplicates: u64,
     /// Live duplicates that are explained by two events in the wrong order.
     pub inversions: u64,
+    /// Frees and reallocs of addresses where no block was known, in a run that had been paused: the
+    /// blocks may have been allocated in a pause.
+    pub before_start: u64,
+    /// Blocks from before a pause whose addresses were allocated again behind it: they ended in it.
+    pub lost_in_pause: u64,
 }
 
 impl TableCounts {
     /// Whether every block that began also ended or is live.
     pub fn balanced(&self) -> bool {
-        self.inherited + self.allocated == self.freed + self.live + self.live_duplicates
+        self.inherited + self.allocated
+            == self.freed + self.live + self.live_duplicates + self.lost_in_pause
     }
 }
 
@@ -47,6 +53,10 @@ struct ProcessTable {
     suspects: HashMap<u64, (u64, u32)>,
     /// Addresses of duplicates that another thread freed at once: one more free is the proof.
     freed_at_once: HashSet<u64>,
+    /// Live blocks from before the latest pause: they may have ended in it.
+    doubtful: HashSet<u64>,
+    /// Whether the run has been paused.
+    was_paused: bool,
     ended: bool,
 }
 
@@ -54,12 +64,35 @@ impl ProcessTable {
     fn occupy(&mut self, event: &Event, is_new: bool) {
         self.counts.allocated += u64::from(is_new);
         if !self.live.insert(event.address) {
+            if self.is_no_longer_doubtful(event.address) {
+                self.counts.lost_in_pause += 1;
+                return;
+            }
             self.counts.live_duplicates += 1;
             self.suspects
                 .insert(event.address, (event.time_ns, event.thread));
         } else if !self.freed_at_once.is_empty() {
             self.freed_at_once.remove(&event.address);
         }
+    }
+
+    fn is_no_longer_doubtful(&mut self, address: u64) -> bool {
+        !self.doubtful.is_empty() && self.doubtful.remove(&address)
+    }
+
+    fn unknown(&mut self) {
+        match self.was_paused {
+            true => self.counts.before_start += 1,
+            false => self.counts.unknown_frees += 1,
+        }
+    }
+
+    /// Recording was stopped or started again.
+    fn pause(&mut self) {
+        self.was_paused = true;
+        self.doubtful.extend(&self.live);
+        self.suspects.clear();
+        self.freed_at_once.clear();
     }
 
     fn suspect(&mut self, event: &Event) {
@@ -81,8 +114,9 @@ impl ProcessTable {
             Step::Free => {
                 if self.live.remove(&event.address) {
                     self.counts.freed += 1;
+                    self.is_no_longer_doubtful(event.address);
                 } else {
-                    self.counts.unknown_frees += 1;
+                    self.unknown();
                     self.counts.inversions += u64::from(self.freed_at_once.remove(&event.address));
                 }
                 self.suspect(event);
@@ -91,8 +125,9 @@ impl ProcessTable {
                 if event.old_address != 0 {
                     if self.live.remove(&event.old_address) {
                         self.moving.insert(event.thread, event.old_address);
+                        self.is_no_longer_doubtful(event.old_address);
                     } else {
-                        self.counts.unknown_frees += 1;
+                        self.unknown();
                     }
                 }
             }
@@ -130,6 +165,8 @@ pub struct AddressTables {
     /// Steps that came before an earlier time.
     pub backwards: u64,
     latest_ns: u64,
+    /// Whether the run has been paused.
+    was_paused: bool,
 }
 
 impl AddressTables {
@@ -153,6 +190,7 @@ impl Consumer for AddressTables {
 
     fn process_started(&mut self, process: &Process, _time_ns: u64) {
         let table = self.tables.entry(process.number).or_default();
+        table.was_paused = self.was_paused;
         if process.started_by != StartedBy::Fork {
             table.live.clear();
         }
@@ -164,11 +202,13 @@ impl Consumer for AddressTables {
         };
         let live = from.live.clone();
         let moving = from.moving.clone();
+        let doubtful = from.doubtful.clone();
         let table = self.tables.entry(child).or_default();
         // The child's other threads do not exist: what they were moving stays where it was.
         table.live = live;
         table.live.extend(moving.into_values());
         table.counts.inherited = table.live.len() as u64;
+        table.doubtful = doubtful;
     }
 
     fn inherit(&mut self, child: u32, event: &Event) {
@@ -191,13 +231,21 @@ impl Consumer for AddressTables {
             Step::Alloc | Step::ReallocBegin => {}
         }
         // What is inherited is known only when the parent's last such event is in.
-        let changed = table.live.len() as u64 + table.counts.freed + table.counts.live_duplicates;
+        let ended = table.counts.freed + table.counts.live_duplicates + table.counts.lost_in_pause;
+        let changed = table.live.len() as u64 + ended;
         table.counts.inherited = changed.saturating_sub(table.counts.allocated);
     }
 
     fn process_ended(&mut self, process: u32, _how: Ended, _time_ns: u64) {
         if let Some(table) = self.tables.get_mut(&process) {
             table.ended = true;
+        }
+    }
+
+    fn mark(&mut self, mark: &Mark, _time_ns: u64) {
+        if mark.is_pause() {
+            self.was_paused = true;
+            self.tables.values_mut().for_each(ProcessTable::pause);
         }
     }
 

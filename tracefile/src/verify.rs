@@ -12,7 +12,7 @@ use crate::{column, record};
 use rmtrace_format::chunk::Counters;
 use rmtrace_format::event::Kind;
 use rmtrace_format::record::{Record, content_sum};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Problems told in full; the rest is counted.
 pub const PROBLEMS_MAX: usize = 100;
@@ -260,20 +260,26 @@ fn check_counters(
             .push("the threads' counters are not compared: their last values are missing".into());
         return;
     }
-    let mut known = 0;
+    let mut known = HashSet::new();
     for process in reader.processes() {
         for thread in &process.threads {
-            let stream = streams.get(&(process.number, thread.number));
-            known += u64::from(stream.is_some());
+            let key = (process.number, thread.number);
+            if !known.insert(key) {
+                found.problem(format!(
+                    "process {} thread {} is described twice",
+                    key.0, key.1
+                ));
+            }
             found.threads_compared += 1;
             let empty = Stream::default();
-            check_thread(process, thread, stream.unwrap_or(&empty), found);
+            let stream = streams.get(&key).unwrap_or(&empty);
+            check_thread(process, thread, stream, found);
         }
     }
-    if known != streams.len() as u64 {
+    let unknown = streams.keys().filter(|key| !known.contains(key)).count();
+    if unknown > 0 {
         found.problem(format!(
-            "{} threads have events but no record of what they counted",
-            streams.len() as u64 - known
+            "{unknown} threads have events but no record of what they counted"
         ));
     }
 }
@@ -361,7 +367,11 @@ fn check_addresses(reader: &TraceReader, found: &mut Verification) -> Result<(),
         if !counts.balanced() {
             found.problem(format!(
                 "process {number}: {} inherited + {} allocated is not {} freed + {} live + {} allocated twice",
-                counts.inherited, counts.allocated, counts.freed, counts.live, counts.live_duplicates
+                counts.inherited,
+                counts.allocated,
+                counts.freed,
+                counts.live,
+                counts.live_duplicates + counts.lost_in_pause
             ));
         }
         if counts.inversions > 0 {
@@ -374,6 +384,13 @@ fn check_addresses(reader: &TraceReader, found: &mut Verification) -> Result<(),
             found.notes.push(format!(
                 "process {number}: {} unknown frees, {} allocations at live addresses, in {calls} calls",
                 counts.unknown_frees, counts.live_duplicates
+            ));
+        }
+        if counts.before_start + counts.lost_in_pause > 0 {
+            found.notes.push(format!(
+                "process {number}: recording was paused: {} frees of blocks from a pause or from before \
+                 the start, {} blocks that ended in a pause",
+                counts.before_start, counts.lost_in_pause
             ));
         }
     }

@@ -8,6 +8,7 @@ mod fake;
 use check::{calls, differences};
 use fake::{FakeRun, FakeThread, Time, To};
 use proptest::prelude::*;
+use rmtrace_file::frame::CALLS_MAX;
 use rmtrace_file::gather::{PackOptions, PackReport, RunDir, pack};
 use rmtrace_file::reader::FrameScratch;
 use rmtrace_file::{Call, Ended, Process, StartedBy, TraceReader};
@@ -76,6 +77,40 @@ fn varied(n: u64, time: &Time, step_ns: u64) -> Record {
             align_log2: 6,
             ..record(Entry::Memalign, address, 64, tsc)
         },
+    }
+}
+
+#[test]
+fn calls_of_one_moment_that_exceed_a_frame_become_several() {
+    let dir = tempfile::tempdir().unwrap();
+    let time = Time::set(START_NS);
+    let mut run = FakeRun::new(dir.path(), time.clone());
+    let spool = run.spool(500, 400, 64, &["/usr/bin/busy"]);
+    let mut threads: Vec<FakeThread> = (0..2)
+        .map(|n| FakeThread::new(&spool, 0, n, To::File))
+        .collect();
+    let tsc = time.stamp(TICK_NS);
+    let count = CALLS_MAX * 3 / 4;
+    for n in 0..count {
+        threads[0].push(&record(Entry::Malloc, 0x10_0000 + n * 64, 64, tsc));
+        threads[1].push(&record(Entry::Calloc, 0x7000_0000_0000 + n * 16, 3, tsc));
+    }
+    threads.iter_mut().for_each(FakeThread::hand_over);
+    drop((threads, spool));
+    let (reader, report) = packed(dir.path());
+    assert_eq!((report.calls, report.missing), (2 * count, 0));
+    assert_eq!(differences(&reader), Vec::<String>::new());
+    assert_eq!(reader.frames().len(), 2);
+    assert!(
+        reader
+            .frames()
+            .iter()
+            .all(|frame| frame.calls() <= CALLS_MAX)
+    );
+    for (thread, first) in [(0, 0x10_0000), (1, 0x7000_0000_0000)] {
+        let read = &calls(&reader)[&(0, thread)];
+        assert_eq!(read.len() as u64, count);
+        assert_eq!(read[0].address, first);
     }
 }
 

@@ -128,6 +128,39 @@ fn a_window_beyond_the_limit_becomes_several_frames() {
 }
 
 #[test]
+fn callers_and_usable_bytes_may_begin_anywhere_in_a_segment() {
+    let run = common::true_run(3, 1, 1, 2000, 2);
+    let mut calls = run.threads[0].2.clone();
+    calls.iter_mut().for_each(|call| {
+        (call.caller, call.usable_bytes) = (0, 0);
+    });
+    let kinds: Vec<_> = calls.iter().map(|call| call.entry.kind()).collect();
+    assert!(kinds.contains(&rmtrace_format::event::Kind::Realloc));
+    for (caller_at, usable_at) in [(0, 1000), (1000, 0), (700, 701), (255, 256), (1999, 1999)] {
+        let mut calls = calls.clone();
+        calls[caller_at..]
+            .iter_mut()
+            .for_each(|c| c.caller = 0x5555_0000);
+        calls[usable_at..]
+            .iter_mut()
+            .for_each(|c| c.usable_bytes = c.requested_bytes + 8);
+        let segment = Segment {
+            thread: 0,
+            first_ordinal: 0,
+            calls: calls.clone(),
+        };
+        let window = Window {
+            process: 0,
+            segments: vec![segment],
+        };
+        let encoded = WindowEncoder::new().encode(&window);
+        let payload = &encoded.bytes[rmtrace_file::frame::HEADER_BYTES..];
+        let frame = rmtrace_file::frame::Frame::open(payload, &mut Default::default()).unwrap();
+        assert!(frame.calls(0).unwrap() == calls, "{caller_at} {usable_at}");
+    }
+}
+
+#[test]
 fn frames_can_be_copied_as_they_are() {
     let run = common::true_run(11, 2, 2, 500, 3);
     let reader = open_bytes(&run.to_trace()).unwrap();

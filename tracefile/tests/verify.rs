@@ -9,6 +9,7 @@ use rmtrace_file::model::*;
 use rmtrace_file::verify::{Verification, verify};
 use rmtrace_file::{TraceWriter, WindowEncoder};
 use rmtrace_format::event::{Entry, Kind};
+use rmtrace_format::record::{MARK_START, MARK_STOP};
 
 fn verified(run: &Run) -> Verification {
     verify(&open_bytes(&run.to_trace()).unwrap()).unwrap()
@@ -16,6 +17,10 @@ fn verified(run: &Run) -> Verification {
 
 /// A whole trace, right checksums, of `calls`, in which the thread says that it counted `counted`.
 fn forged(calls: &[Call], counted: &Thread) -> Verification {
+    forged_with(calls, counted, &[])
+}
+
+fn forged_with(calls: &[Call], counted: &Thread, marks: &[Mark]) -> Verification {
     let info = RunInfo::default();
     let mut writer = TraceWriter::new(Vec::new(), &info, 25).unwrap();
     let window = Window {
@@ -32,6 +37,9 @@ fn forged(calls: &[Call], counted: &Thread) -> Verification {
         ..Process::default()
     };
     writer.process(&process).unwrap();
+    if !marks.is_empty() {
+        writer.marks(marks).unwrap();
+    }
     verify(&open_bytes(&writer.finish(&info).unwrap()).unwrap()).unwrap()
 }
 
@@ -49,6 +57,21 @@ proptest! {
         prop_assert!(found.passed(), "{:?}", found.problems);
         prop_assert_eq!(found.calls as usize, run.threads.iter().map(|t| t.2.len()).sum::<usize>());
         prop_assert!(found.notes.is_empty(), "{:?}", found.notes);
+    }
+
+    /// Whatever part of a run was not recorded, as long as the trace says so.
+    #[test]
+    fn a_pause_explains_what_it_leaves(seed: u64, from: prop::sample::Index, length in 1usize..100) {
+        let mut calls = one_thread(seed);
+        let from = from.index(calls.len() - 1);
+        let until = (from + length).min(calls.len() - 1);
+        let marks = [(from, MARK_STOP), (until, MARK_START)]
+            .map(|(at, number)| Mark::of_run(calls[at].tick, number, ""));
+        calls.drain(from..until);
+        let found = forged_with(&calls, &thread_of(0, &calls), &marks);
+        prop_assert!(found.passed(), "{:?}", found.problems);
+        let counts = &found.tables[&0];
+        prop_assert_eq!((counts.unknown_frees, counts.live_duplicates), (0, 0));
     }
 
     #[test]

@@ -87,6 +87,13 @@ fn first_lines(report: &Report) -> String {
             "unknown frees",
         ));
     }
+    let frees = &report.figures.frees;
+    if frees.before_start != 0 {
+        parts.push(format!(
+            "{} of blocks from a pause",
+            counted(frees.before_start, "free", "frees")
+        ));
+    }
     if events.live_duplicates != 0 {
         parts.push(counted(
             events.live_duplicates,

@@ -46,7 +46,11 @@ pub fn blocks(figures: &Figures, duration_ns: u64) -> String {
     }
     line("freed", blocks.freed, bytes.freed, String::new());
     if blocks.displaced != 0 {
-        let note = "their address was given out again: their free was not seen".to_string();
+        let mut note = "their address was given out again: their free was not seen".to_string();
+        if blocks.lost_in_pause != 0 {
+            let lost = count(blocks.lost_in_pause);
+            note = format!("their address was given out again: {lost} were freed in a pause");
+        }
         line("displaced", blocks.displaced, bytes.displaced, note);
     }
     line(
@@ -467,15 +471,14 @@ pub fn marks(report: &Report, all: bool) -> String {
     };
     let mut out = format!("\n{}\n", counted(marks.total, "mark", "marks"));
     for mark in &marks.listed[..shown] {
-        let _ = writeln!(
-            out,
-            "  {} at {}, process {}, thread {}, value {}",
-            mark.name,
-            time(mark.at_ns),
-            mark.process,
-            mark.thread,
-            mark.value
-        );
+        let _ = write!(out, "  {} at {}", mark.name, time(mark.at_ns));
+        if !mark.of_run {
+            let _ = write!(out, ", process {}, thread {}", mark.process, mark.thread);
+        }
+        if mark.value != 0 {
+            let _ = write!(out, ", value {}", mark.value);
+        }
+        out.push('\n');
     }
     out
 }

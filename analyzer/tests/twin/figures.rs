@@ -172,8 +172,12 @@ pub(super) fn figures_of(all: &[&TwinProcess], start: u64, end: u64, integral: u
         .collect();
     let displaced: Vec<&&Block> = blocks
         .iter()
-        .filter(|block| block.end == Some(End::Displaced))
+        .filter(|block| matches!(block.end, Some(End::Displaced | End::Lost)))
         .collect();
+    let lost = displaced
+        .iter()
+        .filter(|block| block.end == Some(End::Lost))
+        .count() as u64;
     let kept: Vec<&&Block> = own.iter().filter(|block| block.end.is_none()).collect();
     let inherited: Vec<&&Block> = blocks
         .iter()
@@ -214,7 +218,7 @@ pub(super) fn figures_of(all: &[&TwinProcess], start: u64, end: u64, integral: u
             to_end: kept.len() as u64,
             displaced: own
                 .iter()
-                .filter(|block| block.end == Some(End::Displaced))
+                .filter(|block| matches!(block.end, Some(End::Displaced | End::Lost)))
                 .count() as u64,
         },
     };
@@ -231,7 +235,7 @@ pub(super) fn figures_of(all: &[&TwinProcess], start: u64, end: u64, integral: u
             failed: calls.iter().filter(|event| event.failed()).count() as u64,
             dropped: 0,
             unknown_frees: unknown,
-            live_duplicates: displaced.len() as u64,
+            live_duplicates: displaced.len() as u64 - lost,
         },
         blocks: Blocks {
             allocated,
@@ -239,6 +243,7 @@ pub(super) fn figures_of(all: &[&TwinProcess], start: u64, end: u64, integral: u
             never_freed: kept.len() as u64,
             inherited: inherited.len() as u64,
             displaced: displaced.len() as u64,
+            lost_in_pause: lost,
             ..Blocks::default()
         },
         bytes: Bytes {
@@ -267,6 +272,7 @@ pub(super) fn figures_of(all: &[&TwinProcess], start: u64, end: u64, integral: u
             inherited: inherited_freed,
             by_realloc: all.iter().map(|process| process.by_realloc).sum(),
             unknown,
+            before_start: all.iter().map(|process| process.before_start).sum(),
         },
         realloc: reallocs(all, &own),
         checks: Checks {

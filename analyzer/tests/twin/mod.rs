@@ -31,6 +31,8 @@ pub enum Delivery {
     Event(Event),
     Ended(u32, u64),
     Sample(Sample, u64),
+    /// Recording was stopped.
+    Stop(u64),
 }
 
 /// Old address, new address, old bytes, new bytes.
@@ -46,6 +48,8 @@ enum End {
         bytes: u64,
     },
     Displaced,
+    /// As displaced, after a pause.
+    Lost,
     /// It was not inherited after all: the parent had freed it before the fork.
     Never,
 }
@@ -87,6 +91,10 @@ pub struct TwinProcess {
     requested: Vec<u64>,
     shrunk: Vec<u64>,
     unknown_frees: u64,
+    /// Frees of unknown addresses after a pause.
+    before_start: u64,
+    /// Whether the run has been paused.
+    was_paused: bool,
     /// Thread, old address, and the block's place in `blocks`.
     aside: Vec<(u32, u64, Option<usize>)>,
     resizes: Vec<Resize>,
@@ -120,7 +128,10 @@ impl TwinProcess {
 
     fn displace(&mut self, address: u64) {
         if let Some(at) = self.at(address) {
-            self.blocks[at].end = Some(End::Displaced);
+            self.blocks[at].end = Some(match self.was_paused {
+                true => End::Lost,
+                false => End::Displaced,
+            });
         }
     }
 
@@ -151,6 +162,13 @@ impl TwinProcess {
         });
     }
 
+    fn unknown_free(&mut self) {
+        match self.was_paused {
+            true => self.before_start += 1,
+            false => self.unknown_frees += 1,
+        }
+    }
+
     fn event(&mut self, event: &Event) {
         if event.step != Step::ReallocBegin {
             self.calls.push(*event);
@@ -160,7 +178,7 @@ impl TwinProcess {
             Step::Alloc => self.begin(event),
             Step::Free => match self.at(event.address) {
                 Some(at) => self.free(at, event),
-                None => self.unknown_frees += 1,
+                None => self.unknown_free(),
             },
             Step::ReallocBegin => {
                 if event.old_address == 0 {
@@ -212,7 +230,7 @@ impl TwinProcess {
         }
         match block {
             None => {
-                self.unknown_frees += 1;
+                self.unknown_free();
                 if event.address != 0 {
                     self.begin(event);
                 }
@@ -309,6 +327,8 @@ pub struct Twin {
     resident: Vec<(u64, [u64; 3], bool)>,
     latest: Vec<[u64; 3]>,
     end_ns: u64,
+    /// Whether the run has been paused.
+    was_paused: bool,
     /// Place in `moments` of the latest thing that a process did.
     latest_act: usize,
 }
@@ -325,6 +345,7 @@ impl Twin {
                 assert_eq!(process.number as usize, self.processes.len());
                 self.processes.push(TwinProcess {
                     started_ns: *ns,
+                    was_paused: self.was_paused,
                     ..TwinProcess::default()
                 });
                 self.latest.push([0; 3]);
@@ -385,6 +406,13 @@ impl Twin {
                     .samples
                     .push((*ns, *sample));
                 self.resident_moment(*ns, true);
+                return;
+            }
+            Delivery::Stop(_) => {
+                self.was_paused = true;
+                self.processes
+                    .iter_mut()
+                    .for_each(|process| process.was_paused = true);
                 return;
             }
         };

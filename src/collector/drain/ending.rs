@@ -1,6 +1,6 @@
 //! Ends: of processes, of spools, and of the recording.
 
-use super::{After, DEAD_NS, Drain, Sources, WINDOW_NS};
+use super::{After, DEAD_NS, Drain, Sources, Spool, WINDOW_NS};
 use crate::collector::member::Life;
 use crate::collector::pipeline::Item;
 use crate::collector::procfs;
@@ -14,9 +14,10 @@ use rmtrace_file::gather::processes::{end_replaced, slot_of_image};
 use rmtrace_file::gather::run_dir::stamps_of;
 use rmtrace_file::gather::spool_file::for_each_chunk;
 use rmtrace_file::gather::stream::Until;
-use rmtrace_file::{Process, RunInfo};
+use rmtrace_file::{Mark, Process, RunInfo};
 use rmtrace_format::chunk::KIND_EVENTS;
-use std::collections::HashSet;
+use rmtrace_format::record::{MARK_START, MARK_STOP};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 impl Drain {
@@ -27,6 +28,59 @@ impl Drain {
             Err(_) => return,
         };
         self.ended.extend(new);
+    }
+
+    /// Marks that were asked for.
+    pub(super) fn take_asked(&mut self) {
+        let new = match self.status.asked.lock() {
+            Ok(mut asked) => std::mem::take(&mut *asked),
+            Err(_) => return,
+        };
+        if new.is_empty() {
+            return;
+        }
+        // A knot behind them, so that their times are those of calls with the same stamp.
+        self.read_clock();
+        for asked in new {
+            let at_ns = asked.at.monotonic_ns;
+            match asked.number {
+                MARK_STOP => {
+                    self.pauses.0 += 1;
+                    self.paused_at_ns = Some(at_ns);
+                }
+                MARK_START => self.end_pause(at_ns),
+                _ => {}
+            }
+            let tick = self.clock.tick_of(&asked.at, Stamps::Tsc);
+            self.marks
+                .push(Mark::of_run(tick, asked.number, &asked.name));
+        }
+        let marks = std::mem::take(&mut self.marks);
+        self.pipeline.send(Item::Marks(marks));
+    }
+
+    fn end_pause(&mut self, at_ns: u64) {
+        if let Some(from_ns) = self.paused_at_ns.take() {
+            self.pauses.1 += at_ns.saturating_sub(from_ns);
+        }
+    }
+
+    /// What is to be said of pauses at the end.
+    fn note_of_pauses(&mut self) -> Option<String> {
+        let goes_on = self.paused_at_ns.is_some();
+        self.end_pause(self.last_reading.monotonic_ns);
+        let (pauses, ns) = self.pauses;
+        (pauses > 0).then(|| {
+            format!(
+                "recording was paused {}, {:.1} s in all{}: calls made then are not in the trace",
+                match pauses {
+                    1 => "once".to_owned(),
+                    n => format!("{n} times"),
+                },
+                ns as f64 / 1e9,
+                if goes_on { ", up to the end" } else { "" },
+            )
+        })
     }
 
     /// Calls dropped so far, for the progress line.
@@ -53,9 +107,10 @@ impl Drain {
         let Some(map) = self.maps[n].as_ref() else {
             return;
         };
-        for (number, member) in &mut self.spools[n].members {
-            if member.life == Life::Alive
-                && let Some(slot) = map.slot(*number)
+        let spool = &mut self.spools[n];
+        for number in &spool.alive {
+            if let Some(slot) = map.slot(*number)
+                && let Some(member) = spool.members.get_mut(number)
             {
                 member.slot = slot;
             }
@@ -68,6 +123,7 @@ impl Drain {
         if look_for_dead {
             self.dead_at_ns = now + DEAD_NS;
         }
+        let mut running: Option<HashMap<u32, u64>> = None;
         for n in 0..self.spools.len() {
             if self.spools[n].over {
                 continue;
@@ -86,69 +142,83 @@ impl Drain {
                 continue;
             }
             if look_for_dead {
-                self.end_dead(n);
+                self.end_dead(n, now, &mut running);
             }
         }
     }
 
     /// Processes of a living spool that are gone: their chunks would never come back by themselves.
-    pub(super) fn end_dead(&mut self, n: usize) {
-        let dead: Vec<u32> = self.spools[n]
-            .members
-            .iter()
-            .filter(|(_, member)| member.life == Life::Alive)
-            .filter(|(_, member)| {
-                member
-                    .outside
-                    .is_some_and(|outside| !procfs::is_running(outside))
-            })
-            .map(|(number, _)| *number)
-            .collect();
-        for number in dead {
-            self.take_full();
-            self.scan(n);
-            self.take_appended(true);
-            self.read_clock();
-            let until = Until {
-                stamp: u64::MAX,
-                missing_is_lost: true,
-                open_is_done: true,
-            };
-            self.window(n, number, until);
-            self.end_member(n, number);
-            // What it had not handed over is nobody's now.
-            let Some(map) = self.maps[n].as_ref() else {
+    /// `running` are all processes of the system, once they were asked for.
+    fn end_dead(&mut self, n: usize, now: u64, running: &mut Option<HashMap<u32, u64>>) {
+        let mut dead: BTreeMap<u32, u32> = BTreeMap::new();
+        let Spool { alive, members, .. } = &mut self.spools[n];
+        for number in alive.iter() {
+            let Some(member) = members.get_mut(number) else {
                 continue;
             };
-            let Some(member) = self.spools[n].members.get(&number) else {
-                continue;
+            let is_gone = match member.outside {
+                Some(outside) => !procfs::is_running(outside),
+                // The spool ends with its first process, or that was seen.
+                None if *number == 0 => false,
+                // Never seen: it may have been gone before it was looked for.
+                None if now.saturating_sub(member.slot.started.monotonic_ns) < DEAD_NS => false,
+                None => {
+                    let running = running.get_or_insert_with(procfs::running);
+                    let missed = member.missed;
+                    member.missed = procfs::is_gone(&member.slot, running);
+                    missed && member.missed
+                }
             };
-            let process = member.number();
-            let claimed = map.shared().slabs_claimed.0.load(Acquire);
-            let item = self.pipeline.sent();
-            let waiting: HashSet<Offset> = self
-                .after
-                .iter()
-                .filter_map(|(_, after)| match after {
-                    After::Release(at, offset, _) if *at == n => Some(*offset),
-                    _ => None,
-                })
-                .collect();
-            let mut releases = Vec::new();
-            for_each_chunk(map.file(), claimed, |offset, chunk| {
-                if chunk.process == number && !waiting.contains(&offset) {
-                    let is_events = chunk.kind == KIND_EVENTS;
-                    let entry = is_events.then(|| Entry::of_chunk(process, &chunk));
-                    releases.push((item, After::Release(n, offset, entry)));
-                }
-            });
-            for (_, after) in &releases {
-                if let After::Release(n, offset, _) = after {
-                    self.ours.remove(&(*n as u32 + 1, *offset));
-                }
+            if is_gone {
+                dead.insert(*number, member.number());
             }
-            self.after.extend(releases);
         }
+        if dead.is_empty() {
+            return;
+        }
+        self.take_full();
+        self.scan(n);
+        self.take_appended(true);
+        self.read_clock();
+        let until = Until {
+            stamp: u64::MAX,
+            missing_is_lost: true,
+            open_is_done: true,
+        };
+        for number in dead.keys() {
+            self.window(n, *number, until);
+            self.end_member(n, *number);
+        }
+        // What they had not handed over is nobody's now.
+        let Some(map) = self.maps[n].as_ref() else {
+            return;
+        };
+        let claimed = map.shared().slabs_claimed.0.load(Acquire);
+        let item = self.pipeline.sent();
+        let waiting: HashSet<Offset> = self
+            .after
+            .iter()
+            .filter_map(|(_, after)| match after {
+                After::Release(at, offset, _) if *at == n => Some(*offset),
+                _ => None,
+            })
+            .collect();
+        let mut releases = Vec::new();
+        for_each_chunk(map.file(), claimed, |offset, chunk| {
+            if let Some(process) = dead.get(&chunk.process)
+                && !waiting.contains(&offset)
+            {
+                let is_events = chunk.kind == KIND_EVENTS;
+                let entry = is_events.then(|| Entry::of_chunk(*process, &chunk));
+                releases.push((item, After::Release(n, offset, entry)));
+            }
+        });
+        for (_, after) in &releases {
+            if let After::Release(n, offset, _) = after {
+                self.ours.remove(&(*n as u32 + 1, *offset));
+            }
+        }
+        self.after.extend(releases);
     }
 
     /// No process has this spool any more: takes all that is left.
@@ -159,7 +229,7 @@ impl Drain {
             self.spools[n].image = Some(image);
         }
         // Forks since the last look have their slots, and those tell where they came from.
-        self.discover();
+        self.discover_in(n);
         self.take_full();
         self.scan(n);
         self.take_appended(false);
@@ -240,6 +310,7 @@ impl Drain {
             member.slot = slot;
         }
         member.life = Life::Over;
+        spool.alive.remove(&number);
         let process = member.describe(spool.image.as_ref(), &self.clock, self.anonymous);
         if member.slot.ended.monotonic_ns != 0 {
             self.family.exited(process.number);
@@ -253,6 +324,7 @@ impl Drain {
         let running: Vec<usize> = (0..self.spools.len())
             .filter(|n| !self.spools[*n].over)
             .collect();
+        self.take_asked();
         let reading = self.read_clock();
         for n in running.iter().copied() {
             self.refresh_slots(n);
@@ -260,6 +332,7 @@ impl Drain {
         if !running.is_empty() {
             // From here on calls may be dropped; all of them are behind the moment just read.
             self.run.close_gates();
+            self.run.set_paused(true);
         }
         for n in running.iter().copied() {
             self.take_full();
@@ -296,6 +369,8 @@ impl Drain {
                 running.len()
             ));
         }
+        // Of a process id that was used again, the last.
+        let ended: HashMap<u32, i32> = self.ended.iter().copied().collect();
         let mut processes: Vec<Process> = self
             .spools
             .iter()
@@ -309,7 +384,7 @@ impl Drain {
             })
             .map(|(member, image)| {
                 let mut process = member.describe(image, &self.clock, self.anonymous);
-                set_status(&mut process, &self.ended);
+                set_status(&mut process, &ended);
                 process
             })
             .collect();
@@ -322,6 +397,7 @@ impl Drain {
         info.monotonic_clock = self.spools.iter().any(|spool| {
             spool.image.is_some() && stamps_of(spool.image.as_ref()) == Stamps::Monotonic
         });
+        info.notes.extend(self.note_of_pauses());
         info.notes.extend(self.report.note());
         info.notes.extend(flag_notes(self.flags.iter().copied()));
         info.notes.extend(noticed_notes(&self.noticed));
@@ -332,6 +408,11 @@ impl Drain {
         let dropped = processes.iter().flat_map(|p| p.dropped);
         let dropped = dropped.fold(0, u64::saturating_add);
         self.status.dropped.store(dropped, Relaxed);
+        for process in &processes {
+            let [times, ns] = &self.status.waits;
+            times.fetch_add(process.waits.0, Relaxed);
+            ns.fetch_add(process.waits.1, Relaxed);
+        }
         for process in processes {
             self.pipeline.send(Item::Process(Box::new(process)));
         }
@@ -344,9 +425,9 @@ impl Drain {
 }
 
 /// How a process that was waited for ended.
-fn set_status(process: &mut Process, ended: &[(u32, i32)]) {
+fn set_status(process: &mut Process, ended: &HashMap<u32, i32>) {
     use rmtrace_file::Ended;
-    let Some((_, status)) = ended.iter().rev().find(|(pid, _)| *pid == process.pid) else {
+    let Some(status) = ended.get(&process.pid) else {
         return;
     };
     if process.ended == Ended::Exec {

@@ -16,14 +16,19 @@ use rmtrace_format::chunk::{
     Chunk, ForkPosition, KIND_EVENTS, KIND_FORK, KIND_IMAGE, STATE_ACTIVE, STATE_FULL,
 };
 use rmtrace_format::spool::{HEADER_BYTES, PROCESS_BYTES, PROCESSES_MAX, SPOOL_SUFFIX};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 impl Drain {
     /// New spools and new processes in them.
     pub(super) fn discover(&mut self) {
         let mut new: Vec<(usize, Slot)> = Vec::new();
-        if let Ok(entries) = std::fs::read_dir(&self.run.pool) {
+        // Those that have no room in the pool lie beside it.
+        let run = self.run.clone();
+        for place in [&run.pool, &run.path] {
+            let Ok(entries) = std::fs::read_dir(place) else {
+                continue;
+            };
             for entry in entries.flatten() {
                 let path = entry.path();
                 let is_spool = path.to_string_lossy().ends_with(SPOOL_SUFFIX);
@@ -49,25 +54,21 @@ impl Drain {
             let Some(map) = self.maps[n].as_ref() else {
                 continue;
             };
-            let count = map.shared().processes.0.load(Acquire);
-            let filled = spool
-                .members
-                .values()
-                .filter(|m| m.life != Life::Unborn)
-                .count();
-            if filled as u32 >= count {
-                continue;
-            }
-            for number in 0..count.min(PROCESSES_MAX as u32) {
-                let is_new = spool
-                    .members
-                    .get(&number)
-                    .is_none_or(|member| member.life == Life::Unborn);
-                if is_new && let Some(slot) = map.slot(number) {
-                    new.push((n, slot));
-                }
-            }
+            find_new(n, spool, map, &mut new);
         }
+        self.begin_processes(new);
+    }
+
+    /// New processes of one spool.
+    pub(super) fn discover_in(&mut self, n: usize) {
+        let mut new = Vec::new();
+        if let Some(map) = self.maps[n].as_ref() {
+            find_new(n, &self.spools[n], map, &mut new);
+        }
+        self.begin_processes(new);
+    }
+
+    fn begin_processes(&mut self, mut new: Vec<(usize, Slot)>) {
         new.sort_by_key(|(n, slot)| (slot.started.monotonic_ns, *n, slot.number));
         for (n, slot) in new {
             self.begin_process(n, slot);
@@ -90,6 +91,8 @@ impl Drain {
             id: image.id,
             image: Some(image),
             members: BTreeMap::new(),
+            alive: BTreeSet::new(),
+            unborn: 0,
             over: false,
         });
         self.maps.push(map);
@@ -110,6 +113,7 @@ impl Drain {
             spool: spool.id,
             number_in_spool: slot.number,
         };
+        spool.alive.insert(slot.number);
         let member = spool
             .members
             .entry(slot.number)
@@ -121,6 +125,10 @@ impl Drain {
         member.life = Life::Alive;
         member.cut_ns = sys::monotonic_ns();
         let process = member.describe(spool.image.as_ref(), &self.clock, self.anonymous);
+        let is_born = |member: &Member| member.life != Life::Unborn;
+        while spool.members.get(&spool.unborn).is_some_and(is_born) {
+            spool.unborn += 1;
+        }
         self.status.processes.fetch_add(1, Relaxed);
         self.journal(&[entry]);
         self.pipeline.send(Item::Process(Box::new(process)));
@@ -294,6 +302,20 @@ impl Drain {
             if chunk.kind == KIND_EVENTS || chunk.kind == KIND_FORK && chunk.state == STATE_FULL {
                 self.add_chunk(n, offset, &chunk, false);
             }
+        }
+    }
+}
+
+/// Processes of spool `n` that have filled their slots since.
+fn find_new(n: usize, spool: &Spool, map: &SpoolMap, new: &mut Vec<(usize, Slot)>) {
+    let count = map.shared().processes.0.load(Acquire);
+    for number in spool.unborn..count.min(PROCESSES_MAX as u32) {
+        let is_new = spool
+            .members
+            .get(&number)
+            .is_none_or(|member| member.life == Life::Unborn);
+        if is_new && let Some(slot) = map.slot(number) {
+            new.push((n, slot));
         }
     }
 }

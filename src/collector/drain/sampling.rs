@@ -1,6 +1,6 @@
 //! Resident memory and names of processes, from /proc.
 
-use super::{Drain, NAMES_NS, SAMPLE_NS};
+use super::{Drain, NAMES_NS, SAMPLE_NS, SEARCH_NS};
 use crate::collector::member::{Life, Member};
 use crate::collector::pipeline::Item;
 use crate::collector::procfs;
@@ -17,7 +17,7 @@ impl Drain {
                 continue;
             }
             let program = self.program(n);
-            let numbers: Vec<u32> = self.spools[n].members.keys().copied().collect();
+            let numbers: Vec<u32> = self.spools[n].alive.iter().copied().collect();
             for number in numbers {
                 self.find_outside(n, number, now);
                 let Some(member) = self.spools[n].members.get_mut(&number) else {
@@ -55,10 +55,17 @@ impl Drain {
         }
         let looks = member.looks;
         let slot = member.slot.clone();
-        let members = &self.spools[n].members;
-        let taken = |found| members.values().any(|m| m.outside == Some(found));
+        let spool = &self.spools[n];
+        let taken = |found| {
+            let members = spool.alive.iter().filter_map(|n| spool.members.get(n));
+            members.into_iter().any(|m| m.outside == Some(found))
+        };
         // Everywhere only now and then: that reads all of /proc.
-        let found = procfs::find(&slot, &taken, looks % 4 == 1);
+        let everywhere = looks % 4 == 1 && now >= self.searched_at_ns;
+        let found = procfs::find(&slot, &taken, everywhere);
+        if everywhere {
+            self.searched_at_ns = now + SEARCH_NS;
+        }
         let Some(member) = self.spools[n].members.get_mut(&number) else {
             return;
         };

@@ -105,6 +105,7 @@ impl Lab {
         let output = Command::new(rmtrace())
             .args(arguments)
             .env("NO_COLOR", "1")
+            .env("RMTRACE_LIB", interposer())
             .output()
             .expect("rmtrace runs");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

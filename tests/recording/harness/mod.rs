@@ -6,7 +6,7 @@ mod process;
 mod seen;
 
 pub use built::{interposer, metadata, rmtrace};
-pub use lab::{Lab, Outcome, Recorded, Run};
+pub use lab::{Lab, Outcome, Recorded, Run, runs_in};
 pub use process::{Started, wait_until};
 pub use seen::{Counts, Seen};
 

@@ -1,40 +1,57 @@
-//! Vectors of calls that go round: windows are megabytes, and fresh memory costs more than decoding.
+//! Frames that go round: they are megabytes, and fresh memory costs more than filling it.
 
-use crate::model::{Call, Window};
+use crate::frame::{EncodedFrame, LooseFrame};
 use std::sync::Mutex;
 
-/// Vectors that are kept; the largest are those of busy threads.
-const KEPT: usize = 16;
-/// Calls from which on a vector is worth keeping.
-const CALLS_MIN: usize = 4096;
+/// Frames of each sort that are kept.
+const KEPT: usize = 6;
+/// Bytes above which a frame is not kept: not many are so large.
+const BYTES_MAX: usize = 16 << 20;
 
-/// A store of empty vectors, shared by those who make windows and those who encode them.
-#[derive(Debug, Default)]
+/// A store of empty frames, shared by those who fill, compress and write them.
+#[derive(Default)]
 pub struct Buffers {
-    kept: Mutex<Vec<Vec<Call>>>,
+    loose: Mutex<Vec<LooseFrame>>,
+    encoded: Mutex<Vec<EncodedFrame>>,
+}
+
+fn take<T: Default>(kept: &Mutex<Vec<T>>) -> T {
+    let kept = kept.lock().ok().and_then(|mut kept| kept.pop());
+    kept.unwrap_or_default()
+}
+
+fn give<T>(kept: &Mutex<Vec<T>>, item: T) {
+    if let Ok(mut kept) = kept.lock()
+        && kept.len() < KEPT
+    {
+        kept.push(item);
+    }
 }
 
 impl Buffers {
-    /// A vector for about `calls` calls: a kept one if they are many.
-    pub fn take(&self, calls: u64) -> Vec<Call> {
-        if calls < CALLS_MIN as u64 {
-            return Vec::new();
-        }
-        let kept = self.kept.lock().ok().and_then(|mut kept| kept.pop());
-        kept.unwrap_or_default()
+    /// A frame to be filled.
+    pub fn loose(&self) -> LooseFrame {
+        take(&self.loose)
     }
 
-    /// Takes the vectors of a window that was encoded.
-    pub fn give(&self, window: Window) {
-        let Ok(mut kept) = self.kept.lock() else {
-            return;
-        };
-        for segment in window.segments {
-            let mut calls = segment.calls;
-            if kept.len() < KEPT && calls.capacity() >= CALLS_MIN {
-                calls.clear();
-                kept.push(calls);
-            }
+    /// An empty frame to be compressed into.
+    pub fn encoded(&self) -> EncodedFrame {
+        take(&self.encoded)
+    }
+
+    /// Takes back a frame that was compressed.
+    pub fn give_loose(&self, frame: LooseFrame) {
+        if frame.held_bytes() <= BYTES_MAX {
+            give(&self.loose, frame);
+        }
+    }
+
+    /// Takes back a frame that was written.
+    pub fn give_encoded(&self, mut frame: EncodedFrame) {
+        frame.bytes.clear();
+        frame.entries.clear();
+        if frame.bytes.capacity() <= BYTES_MAX {
+            give(&self.encoded, frame);
         }
     }
 }

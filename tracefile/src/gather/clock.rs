@@ -60,6 +60,32 @@ pub struct Clock {
     monotonic: Knot,
 }
 
+/// Stamps between two knots, and their ticks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Span {
+    from: u64,
+    length: u64,
+    ticks: u128,
+    rate: u64,
+    limit: u64,
+}
+
+impl Span {
+    /// What [`Clock::tick`] gives for `stamp`, if it lies in the span.
+    #[inline(always)]
+    pub fn tick(&self, stamp: u64) -> Option<u64> {
+        let ahead = stamp.wrapping_sub(self.from);
+        if ahead >= self.length {
+            return None;
+        }
+        // Does not exceed 128 bits: see `Clock::span`.
+        let ticks = self
+            .ticks
+            .wrapping_add(u128::from(ahead) * u128::from(self.rate));
+        Some(((ticks >> FRACTION) as u64).min(self.limit))
+    }
+}
+
 fn ticks_at(monotonic_ns: u64, origin_ns: u64, tick_ns: u64) -> u128 {
     (u128::from(monotonic_ns.saturating_sub(origin_ns)) << FRACTION) / u128::from(tick_ns)
 }
@@ -167,6 +193,36 @@ impl Clock {
                 .saturating_sub(u128::from(knot.stamp - stamp) * u128::from(knot.rate)),
         };
         (ticks >> FRACTION) as u64
+    }
+
+    /// The stamps around `stamp` that are converted alike. `None` where they are not: before the first
+    /// knot, and where the numbers are too large for it.
+    pub fn span(&self, stamp: u64, stamps: Stamps) -> Option<Span> {
+        let (knot, length) = match stamps {
+            Stamps::Monotonic => (&self.monotonic, u64::MAX),
+            Stamps::Tsc => {
+                let behind = self.knots.partition_point(|k| k.stamp <= stamp);
+                let knot = self.knots.get(behind.checked_sub(1)?)?;
+                let length = self
+                    .knots
+                    .get(behind)
+                    .map_or(u64::MAX, |next| next.stamp - knot.stamp);
+                (knot, length)
+            }
+        };
+        // A month at 1 GHz and more.
+        let length = length.min(1 << 52);
+        let last = u128::from(length) * u128::from(knot.rate);
+        if last.checked_add(knot.ticks)? > LIMIT {
+            return None;
+        }
+        Some(Span {
+            from: knot.stamp,
+            length,
+            ticks: knot.ticks,
+            rate: knot.rate,
+            limit: (knot.limit >> FRACTION) as u64,
+        })
     }
 
     /// The tick of a reading's stamp.
@@ -391,6 +447,11 @@ mod tests {
             prop_assert!(ticks.is_sorted());
             for (stamp, tick) in stamps.iter().zip(ticks) {
                 prop_assert_eq!(tick, clock.tick(*stamp, Stamps::Tsc, &mut 0));
+                // Beyond a month without a knot there is no span.
+                let span = clock.span(*stamp, Stamps::Tsc);
+                if let Some(other) = span.and_then(|span| span.tick(*stamp)) {
+                    prop_assert_eq!(tick, other);
+                }
             }
         }
     }

@@ -3,7 +3,8 @@
 use super::buffers::Buffers;
 use super::clock::{Clock, Stamps};
 use super::stream::{Done, Files, Noticed, Scratch, ThreadStream, Until};
-use crate::model::{Mark, Segment, Window};
+use crate::frame::LooseFrame;
+use crate::model::Mark;
 use rmtrace_format::chunk::{Chunk, ForkPosition};
 use std::collections::BTreeMap;
 
@@ -33,7 +34,7 @@ pub struct Reading<'a, F: Files> {
     pub files: &'a F,
     /// What decoding needs.
     pub scratch: &'a mut Scratch,
-    /// Vectors for windows.
+    /// Room for windows.
     pub buffers: &'a Buffers,
     /// Sums of what was noticed.
     pub noticed: &'a mut Noticed,
@@ -107,30 +108,24 @@ impl ProcessStreams {
         Some(high)
     }
 
-    /// Takes everything before `until` as one window and the marks met. The window is empty if
-    /// there was nothing. Returns whether a stream stopped where calls are missing: the same has to
-    /// be asked again then.
+    /// Takes everything before `until` as one window and the marks met. The window has no segments if
+    /// there was nothing. Returns whether a stream stopped where calls are missing, or the window was
+    /// full: the same has to be asked again then.
     pub fn window<F: Files>(
         &mut self,
         until: Until,
         reading: &mut Reading<'_, F>,
         marks: &mut Vec<Mark>,
         mut done: impl FnMut(u32, Done),
-    ) -> (Window, bool) {
-        let mut window = Window {
-            process: self.process,
-            segments: Vec::new(),
-        };
+    ) -> (LooseFrame, bool) {
+        let room = reading.buffers.loose();
+        reading.scratch.filler.begin(self.process, room);
         let mut again = false;
         for (number, stream) in &mut self.threads {
             if stream.is_empty() {
                 continue;
             }
-            let mut segment = Segment {
-                thread: *number,
-                first_ordinal: stream.next_ordinal(),
-                calls: reading.buffers.take(stream.calls_at_hand()),
-            };
+            reading.scratch.filler.begin_segment(*number);
             again |= stream.take(
                 self.process,
                 until,
@@ -138,17 +133,18 @@ impl ProcessStreams {
                 self.stamps,
                 reading.files,
                 reading.scratch,
-                &mut segment,
                 marks,
                 reading.noticed,
                 |part| done(*number, part),
             );
-            if !segment.calls.is_empty() {
-                window.segments.push(segment);
-            }
+            reading.scratch.filler.end_segment();
         }
         if !again {
             self.cut = self.cut.max(until.stamp);
+        }
+        let mut window = reading.scratch.filler.finish();
+        if window.segments.is_empty() {
+            reading.buffers.give_loose(std::mem::take(&mut window));
         }
         (window, again)
     }

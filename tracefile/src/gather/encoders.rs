@@ -1,14 +1,13 @@
-//! Encoding on several threads with the order kept: windows go to the encoders in turn and their
-//! frames are taken in turn.
+//! Compressing on several threads with the order kept: frames go to the encoders in turn and are taken
+//! back in turn.
 
 use super::buffers::Buffers;
-use crate::frame::{EncodedFrame, WindowEncoder};
-use crate::model::Window;
+use crate::frame::{EncodedFrame, FramePacker, LooseFrame};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::Scope;
 
 struct Encoder {
-    windows: SyncSender<Window>,
+    loose: SyncSender<LooseFrame>,
     frames: Receiver<EncodedFrame>,
 }
 
@@ -19,19 +18,20 @@ pub struct Encoders {
     taken: usize,
 }
 
-fn work(windows: Receiver<Window>, frames: Sender<EncodedFrame>, buffers: &Buffers) {
-    let mut encoder = WindowEncoder::new();
-    for window in windows {
-        let frame = encoder.encode(&window);
-        buffers.give(window);
-        if frames.send(frame).is_err() {
+fn work(loose: Receiver<LooseFrame>, frames: Sender<EncodedFrame>, buffers: &Buffers) {
+    let mut packer = FramePacker::default();
+    for frame in loose {
+        let mut encoded = buffers.encoded();
+        packer.pack(&frame, &mut encoded);
+        buffers.give_loose(frame);
+        if frames.send(encoded).is_err() {
             return;
         }
     }
 }
 
 impl Encoders {
-    /// Starts `count` of them; they give the vectors back to `buffers`.
+    /// Starts `count` of them; they take and give frames of `buffers`.
     pub fn start<'scope, 'env>(
         scope: &'scope Scope<'scope, 'env>,
         count: usize,
@@ -39,10 +39,10 @@ impl Encoders {
     ) -> Encoders {
         let encoders = (0..count.max(1))
             .map(|_| {
-                let (windows, from_caller) = sync_channel(1);
+                let (loose, from_caller) = sync_channel(1);
                 let (to_caller, frames) = channel();
                 scope.spawn(move || work(from_caller, to_caller, buffers));
-                Encoder { windows, frames }
+                Encoder { loose, frames }
             })
             .collect();
         Encoders {
@@ -52,11 +52,11 @@ impl Encoders {
         }
     }
 
-    /// Hands a window over; waits while its encoder has two.
-    pub fn send(&mut self, window: Window) {
+    /// Hands a frame over; waits while its encoder has two.
+    pub fn send(&mut self, frame: LooseFrame) {
         let encoder = &self.encoders[self.sent % self.encoders.len()];
         // An encoder that is gone has panicked, and panics abort.
-        let _ = encoder.windows.send(window);
+        let _ = encoder.loose.send(frame);
         self.sent += 1;
     }
 

@@ -32,8 +32,16 @@ fn triple_at(bytes: &[u8], at: usize) -> Triple {
     }
 }
 
+/// A count that a program wrote, which may be anything. No true one comes near the limit (at one a
+/// nanosecond it takes 52 days), and sums over many processes stay whole.
+fn count_at(bytes: &[u8], at: usize) -> u64 {
+    const COUNT_MAX: u64 = 1 << 52;
+    let count = u64_at(bytes, at);
+    if count > COUNT_MAX { 0 } else { count }
+}
+
 fn dropped_at(bytes: &[u8], at: usize) -> [u64; Drop::COUNT] {
-    core::array::from_fn(|n| u64_at(bytes, at + 8 * n))
+    core::array::from_fn(|n| count_at(bytes, at + 8 * n).min(1 << 40))
 }
 
 /// The NUL-separated strings of a field, without empty ones at its end.
@@ -168,7 +176,7 @@ impl Slot {
         if bytes.len() < PROCESS_BYTES || u32_at(bytes, offset_of!(ProcessSlot, state)) != 2 {
             return None;
         }
-        let pair = |at: usize| (u64_at(bytes, at), u64_at(bytes, at + 8));
+        let pair = |at: usize| (count_at(bytes, at), count_at(bytes, at + 8));
         Some(Slot {
             number,
             pid: u32_at(bytes, offset_of!(ProcessSlot, pid)),

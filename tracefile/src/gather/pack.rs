@@ -15,13 +15,11 @@ use crate::reader::{FrameScratch, TraceReader};
 use crate::writer::TraceWriter;
 use rmtrace_format::chunk::Triple;
 use rmtrace_format::event::Kind;
+use rmtrace_format::record::MARK_SUSPEND;
 use rmtrace_format::spool::{FLAG_LATE, FLAG_NO_HOOKS, FLAG_ON_DISK};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-
-/// Number of a mark: the machine was suspended before this; the value is for how many nanoseconds.
-pub const MARK_SUSPEND: u32 = 3;
 
 /// How to pack.
 #[derive(Clone, Debug, Default)]
@@ -229,6 +227,7 @@ pub fn pack<W: Write>(
                 while let Some(frame) = encoders.take(false) {
                     report.calls += frame.calls();
                     writer.frame(&frame)?;
+                    buffers.give_encoded(frame);
                     progress(report.calls);
                 }
                 if cut.is_none() && !again {
@@ -279,7 +278,7 @@ pub fn pack<W: Write>(
 }
 
 /// What tells marks apart.
-type MarkKey = (u32, u32, u64, u32, u64);
+type MarkKey = (u32, u32, u64, u32, u64, String);
 
 fn key(mark: &Mark) -> MarkKey {
     (
@@ -288,6 +287,7 @@ fn key(mark: &Mark) -> MarkKey {
         mark.ordinal,
         mark.number,
         mark.value,
+        mark.name.clone(),
     )
 }
 
@@ -299,7 +299,7 @@ pub fn suspend_mark(clock: &Clock, at_ns: u64, length_ns: u64) -> Mark {
         process: 0,
         thread: 0,
         ordinal: 0,
-        number: MARK_SUSPEND,
+        number: MARK_SUSPEND as u32,
         value: length_ns,
         name: "suspend".to_owned(),
     }

@@ -7,6 +7,7 @@ use super::role::role;
 use super::run_dir::stamps_of;
 use crate::model::{Ended, Process, StartedBy, Thread};
 use rmtrace_format::spool::{STARTED_EXEC, STARTED_FORK};
+use std::collections::HashMap;
 
 /// What identifies a process in a run and says where it came from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,6 +59,9 @@ pub struct Link {
 #[derive(Debug, Default)]
 pub struct Family {
     members: Vec<(Origin, bool)>,
+    /// Their numbers by process id, and by spool and number there.
+    by_pid: HashMap<u32, Vec<u32>>,
+    by_place: HashMap<(SpoolId, u32), u32>,
     main: Option<u32>,
 }
 
@@ -93,19 +97,23 @@ impl Family {
         {
             *replaced = true;
         }
+        self.by_pid.entry(origin.pid).or_default().push(number);
+        self.by_place
+            .insert((origin.spool, origin.number_in_spool), number);
         self.members.push((origin, false));
         (number, link)
     }
 
     fn link(&self, origin: &Origin) -> Link {
-        let latest = |test: &dyn Fn(&Origin, bool) -> bool| {
-            self.members
-                .iter()
-                .rposition(|(other, replaced)| test(other, *replaced))
-                .map(|n| n as u32)
+        let latest = |pid: u32, test: &dyn Fn(&Origin, bool) -> bool| {
+            let numbers = self.by_pid.get(&pid)?.iter().rev().copied();
+            numbers
+                .filter_map(|n| Some((n, self.members.get(n as usize)?)))
+                .find(|(_, (other, replaced))| test(other, *replaced))
+                .map(|(n, _)| n)
         };
         if let Some(forked_by) = origin.forked_by {
-            let parent = latest(&|o, _| o.spool == origin.spool && o.number_in_spool == forked_by);
+            let parent = self.by_place.get(&(origin.spool, forked_by)).copied();
             return Link {
                 parent,
                 started_by: parent.map_or(StartedBy::Root, |_| StartedBy::Fork),
@@ -114,16 +122,16 @@ impl Family {
         }
         let other_image = |o: &Origin| o.spool != origin.spool;
         // The process of the same id that was there before and did not say that it exits.
-        if let Some(parent) =
-            latest(&|o, replaced| other_image(o) && o.pid == origin.pid && !o.exited && !replaced)
-        {
+        if let Some(parent) = latest(origin.pid, &|o, replaced| {
+            other_image(o) && !o.exited && !replaced
+        }) {
             return Link {
                 parent: Some(parent),
                 started_by: StartedBy::Exec,
                 is_main: false,
             };
         }
-        let parent = latest(&|o, replaced| other_image(o) && o.pid == origin.ppid && !replaced);
+        let parent = latest(origin.ppid, &|o, replaced| other_image(o) && !replaced);
         Link {
             parent,
             started_by: parent.map_or(StartedBy::Root, |_| StartedBy::Spawn),
@@ -257,8 +265,14 @@ pub fn end_replaced(processes: &mut [Process]) {
         .filter(|p| p.started_by == StartedBy::Exec)
         .filter_map(|p| Some((p.parent?, p.started)))
         .collect();
+    let places: HashMap<u32, usize> = processes
+        .iter()
+        .enumerate()
+        .map(|(place, p)| (p.number, place))
+        .collect();
     for (number, at) in replaced {
-        if let Some(process) = processes.iter_mut().find(|p| p.number == number) {
+        let place = places.get(&number).copied();
+        if let Some(process) = place.and_then(|place| processes.get_mut(place)) {
             process.ended = Ended::Exec;
             process.ended_at = process.ended_at.max(at);
         }

@@ -112,13 +112,20 @@ impl RunDir {
         // The pool is a link, or the directory itself; without either, spools may lie right here.
         let pool = path.join(POOL_NAME);
         let pool = if pool.is_dir() { pool } else { path.to_owned() };
-        let entries =
-            std::fs::read_dir(&pool).map_err(|error| io("can't be listed", &pool, error))?;
-        let mut spools: Vec<PathBuf> = entries
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(|path| path.to_string_lossy().ends_with(SPOOL_SUFFIX))
-            .collect();
+        let list = |place: &Path| -> Result<Vec<PathBuf>, GatherError> {
+            let entries =
+                std::fs::read_dir(place).map_err(|error| io("can't be listed", place, error))?;
+            Ok(entries
+                .flatten()
+                .map(|entry| entry.path())
+                .filter(|path| path.to_string_lossy().ends_with(SPOOL_SUFFIX))
+                .collect())
+        };
+        let mut spools = list(&pool)?;
+        if pool != path {
+            // Those that had no room in the pool.
+            spools.extend(list(path)?);
+        }
         spools.sort();
         let mut something = pool != path || !spools.is_empty();
         run.pool = (pool != path).then_some(pool);

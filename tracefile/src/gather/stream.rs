@@ -1,19 +1,20 @@
 //! The stream of one thread: its chunks in sequence, decoded up to a stamp at a time.
 
-use super::clock::{Clock, Stamps};
+use super::clock::{Clock, Span, Stamps};
 use super::source::Part;
-use crate::model::{Call, Mark, Segment};
+use crate::frame::Filler;
+use crate::model::{Call, Mark};
 use rmtrace_format::chunk::{Chunk, Counters};
 use rmtrace_format::event::{Entry, Kind};
 use rmtrace_format::record::{
-    ALIGN_SHIFT, DELTA_BITS, DELTA_MASK, Damage, ENTRY_MASK, EXTRA, FREED, FULL_END, Item, LONG,
-    RECORD_BYTES_MAX, Records, UNIT_BYTES, content_sum,
+    ALIGN_SHIFT, DELTA_BITS, DELTA_MASK, Damage, ENTRY_MASK, EXTRA, FREED, FULL_END,
+    ITEM_BYTES_MAX, Item, LONG, MARK_NAMED, Records, UNIT_BYTES, content_sum,
 };
 use std::collections::BTreeMap;
 use std::fs::File;
 
-/// Bytes that are copied from a chunk at a time.
-const PIECE_BYTES: usize = 16 << 10;
+/// Bytes that are copied from a chunk at a time: all of most chunks.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// Where the bytes of parts are.
 pub trait Files {
@@ -28,10 +29,12 @@ impl Files for Vec<File> {
 }
 
 /// What decoding needs besides the stream, kept from one call to the next.
-#[derive(Debug)]
 pub struct Scratch {
     bytes: Vec<u8>,
     hint: usize,
+    span: Span,
+    /// Where the calls go.
+    pub filler: Filler,
 }
 
 impl Default for Scratch {
@@ -39,6 +42,8 @@ impl Default for Scratch {
         Scratch {
             bytes: vec![0; PIECE_BYTES],
             hint: 0,
+            span: Span::default(),
+            filler: Filler::default(),
         }
     }
 }
@@ -225,14 +230,6 @@ impl ThreadStream {
         self.chunks = sequence.saturating_add(u32::from(at.is_some()));
     }
 
-    /// About how many calls are in the first two parts that are left: what the next window may get.
-    pub fn calls_at_hand(&self) -> u64 {
-        self.left()
-            .take(2)
-            .map(|(.., bytes)| u64::from(bytes) / 16)
-            .sum()
-    }
-
     /// Whether nothing is left to take at the moment.
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty()
@@ -254,9 +251,10 @@ impl ThreadStream {
         })
     }
 
-    /// Takes the calls with stamps below `until`, in the order of the stream, to the end of
-    /// `segment` and the marks to `marks`. Stops where calls are missing if the segment holds some
-    /// already: the rest is the next window's. Returns whether it stopped for that reason.
+    /// Takes the calls with stamps below `until`, in the order of the stream, to the end of the
+    /// segment that the filler of `scratch` has begun and the marks to `marks`. Stops where calls are
+    /// missing if the segment holds some already, and where its frame is full: the rest is the next
+    /// window's. Returns whether it stopped for that reason.
     #[allow(clippy::too_many_arguments)] // Where from, what with and where to.
     pub fn take(
         &mut self,
@@ -266,12 +264,16 @@ impl ThreadStream {
         stamps: Stamps,
         files: &impl Files,
         scratch: &mut Scratch,
-        segment: &mut Segment,
         marks: &mut Vec<Mark>,
         noticed: &mut Noticed,
         mut done: impl FnMut(Done),
     ) -> bool {
+        // Stamps of another process, perhaps.
+        scratch.span = Span::default();
         while let Some((&sequence, &part)) = self.parts.first_key_value() {
+            if scratch.filler.is_full() {
+                return true;
+            }
             let at = match self.position {
                 Some(at) if at.sequence == sequence => at,
                 _ => {
@@ -280,7 +282,7 @@ impl ThreadStream {
                         if !until.missing_is_lost {
                             return false;
                         }
-                        if calls_missing && !segment.calls.is_empty() {
+                        if calls_missing && scratch.filler.segment_calls() > 0 {
                             return true;
                         }
                         if calls_missing {
@@ -288,7 +290,7 @@ impl ThreadStream {
                             self.chunks_missing = self.chunks_missing.saturating_add(missing);
                         }
                         self.next_sequence = sequence;
-                    } else if calls_missing && !segment.calls.is_empty() {
+                    } else if calls_missing && scratch.filler.segment_calls() > 0 {
                         return true;
                     }
                     Position {
@@ -310,7 +312,6 @@ impl ThreadStream {
                 until: until.stamp,
                 clock,
                 stamps,
-                segment,
                 marks,
                 noticed,
                 at,
@@ -322,7 +323,7 @@ impl ThreadStream {
             let at = work.at;
             self.position = Some(at);
             if !whole {
-                return false;
+                return scratch.filler.is_full();
             }
             if part.open && !until.open_is_done {
                 // More may come.
@@ -350,24 +351,28 @@ struct Work<'a> {
     until: u64,
     clock: &'a Clock,
     stamps: Stamps,
-    segment: &'a mut Segment,
     marks: &'a mut Vec<Mark>,
     noticed: &'a mut Noticed,
     at: Position,
 }
 
-static ENTRIES: [Option<Entry>; 64] = {
+/// The entries whose records may have one unit.
+static PLAIN: [Option<Entry>; 64] = {
     let mut entries = [None; 64];
     let mut number = 0;
     while number < 64 {
-        entries[number] = Entry::from_number(number as u8);
+        entries[number] = match Entry::from_number(number as u8) {
+            Some(entry) if !matches!(entry.kind(), Kind::Realloc) => Some(entry),
+            _ => None,
+        };
         number += 1;
     }
     entries
 };
 
 impl Work<'_> {
-    /// Takes what may be taken of `part`; false if records stay because of their stamps.
+    /// Takes what may be taken of `part`; false if records stay because of their stamps, or because
+    /// there is no more room.
     fn part(
         &mut self,
         stream: &mut ThreadStream,
@@ -385,8 +390,7 @@ impl Work<'_> {
                 return true;
             }
             let last_piece = self.at.offset as usize + read >= part.data_bytes as usize;
-            let bytes = &scratch.bytes[..read];
-            match self.piece(stream, bytes, &mut scratch.hint) {
+            match self.piece(stream, read, scratch) {
                 Piece::Later => return false,
                 Piece::Taken(taken) => {
                     self.at.offset += taken as u32;
@@ -405,41 +409,24 @@ impl Work<'_> {
         true
     }
 
-    /// Takes the records of `bytes`; says how many bytes were taken.
-    fn piece(&mut self, stream: &mut ThreadStream, bytes: &[u8], hint: &mut usize) -> Piece {
+    /// Takes the records of the first `read` bytes of `scratch`; says how many bytes were taken.
+    fn piece(&mut self, stream: &mut ThreadStream, read: usize, scratch: &mut Scratch) -> Piece {
+        let Scratch {
+            bytes,
+            hint,
+            span,
+            filler,
+        } = scratch;
+        let bytes = &bytes[..read];
         let mut at = 0;
-        while let Some(unit) = bytes.get(at..at + UNIT_BYTES) {
-            let word = |n: usize| {
-                let mut word = [0; 8];
-                word.copy_from_slice(&unit[n * 8..n * 8 + 8]);
-                u64::from_le_bytes(word)
-            };
-            let (w0, w1) = (word(0), word(1));
-            let tsc = self.at.base.wrapping_add(w1 & DELTA_MASK);
-            if let Some(entry) = ENTRIES[(w0 & ENTRY_MASK) as usize]
-                && w0 & (LONG | FULL_END | EXTRA) == 0
-                && !matches!(entry.kind(), Kind::Realloc)
-            {
-                if tsc >= self.until {
-                    return self.later(at, tsc);
-                }
-                let tick = self.clock.tick(tsc, self.stamps, hint);
-                self.call(
-                    stream,
-                    Call {
-                        entry,
-                        align_log2: ((w0 >> ALIGN_SHIFT) & 0x3f) as u8,
-                        freed: w0 & FREED != 0,
-                        address: w0 >> 16,
-                        new_address: 0,
-                        requested_bytes: w1 >> DELTA_BITS,
-                        tick,
-                        tick_end: tick,
-                        caller: 0,
-                        usable_bytes: 0,
-                    },
-                );
-                at += UNIT_BYTES;
+        while at < bytes.len() {
+            if filler.is_full() {
+                self.at.offset += at as u32;
+                return Piece::Later;
+            }
+            let taken = self.plain(stream, &bytes[at..], span, filler);
+            if taken > 0 {
+                at += taken;
                 continue;
             }
             // Everything else goes the long way, one item at a time.
@@ -448,7 +435,7 @@ impl Work<'_> {
                 Some(Ok(item)) => item,
                 Some(Err(error)) => {
                     let cut = error.found == Damage::CutShort;
-                    return match cut && bytes.len() - error.offset < RECORD_BYTES_MAX {
+                    return match cut && bytes.len() - error.offset < ITEM_BYTES_MAX {
                         true => Piece::Taken(self.behind_bases(bytes, at, error.offset)),
                         false => Piece::Damaged,
                     };
@@ -470,6 +457,7 @@ impl Work<'_> {
                     };
                     self.call(
                         stream,
+                        filler,
                         Call {
                             entry: record.entry,
                             align_log2: record.align_log2,
@@ -484,7 +472,12 @@ impl Work<'_> {
                         },
                     );
                 }
-                Item::Mark { number, value, tsc } => {
+                Item::Mark {
+                    number,
+                    value,
+                    tsc,
+                    name,
+                } => {
                     if tsc >= self.until {
                         return self.later(at, tsc);
                     }
@@ -495,8 +488,12 @@ impl Work<'_> {
                             thread: stream.thread,
                             ordinal: self.at.ordinal,
                             number,
-                            value,
-                            name: String::new(),
+                            // The length of a name is no value.
+                            value: match u64::from(number) {
+                                MARK_NAMED => 0,
+                                _ => value,
+                            },
+                            name: readable(name.bytes()),
                         });
                     }
                 }
@@ -523,8 +520,82 @@ impl Work<'_> {
         Piece::Later
     }
 
+    /// Takes records of one unit as long as there is nothing unusual about them; says how many bytes
+    /// were taken.
+    fn plain(
+        &mut self,
+        stream: &mut ThreadStream,
+        bytes: &[u8],
+        span: &mut Span,
+        filler: &mut Filler,
+    ) -> usize {
+        let first = self.at.ordinal;
+        if first < stream.next_ordinal {
+            return 0;
+        }
+        let (units, _) = bytes.as_chunks::<UNIT_BYTES>();
+        let word = |unit: &[u8; UNIT_BYTES]| {
+            let word = u128::from_le_bytes(*unit);
+            (word as u64, (word >> 64) as u64)
+        };
+        let Some((_, w1)) = units.first().map(word) else {
+            return 0;
+        };
+        let stamp = self.at.base.wrapping_add(w1 & DELTA_MASK);
+        if span.tick(stamp).is_none() {
+            match self.clock.span(stamp, self.stamps) {
+                Some(other) => *span = other,
+                None => return 0,
+            }
+        }
+        let (base, until, span) = (self.at.base, self.until, *span);
+        let (mut last_tick, mut tick_sum) = (stream.last_tick, stream.tick_sum);
+        let (calls, room) = filler.room(first);
+        let before = calls.len();
+        for unit in units.iter().take(room) {
+            let (w0, w1) = word(unit);
+            let tsc = base.wrapping_add(w1 & DELTA_MASK);
+            let Some(entry) = PLAIN[(w0 & ENTRY_MASK) as usize] else {
+                break;
+            };
+            let Some(tick) = span.tick(tsc) else {
+                break;
+            };
+            if w0 & (LONG | FULL_END | EXTRA) != 0 || tsc >= until || tick < last_tick {
+                break;
+            }
+            last_tick = tick;
+            tick_sum = tick_sum.wrapping_add(tick);
+            calls.push(Call {
+                entry,
+                align_log2: ((w0 >> ALIGN_SHIFT) & 0x3f) as u8,
+                freed: w0 & FREED != 0,
+                address: w0 >> 16,
+                new_address: 0,
+                requested_bytes: w1 >> DELTA_BITS,
+                tick,
+                tick_end: tick,
+                caller: 0,
+                usable_bytes: 0,
+            });
+        }
+        let taken = calls.len() - before;
+        if taken == 0 {
+            return 0;
+        }
+        if stream.first_tick.is_none() {
+            stream.first_tick = calls.get(before).map(|call| call.tick);
+        }
+        filler.flush_full();
+        stream.last_tick = last_tick;
+        stream.tick_sum = tick_sum;
+        self.at.ordinal = first.saturating_add(taken as u64);
+        stream.next_ordinal = self.at.ordinal;
+        taken * UNIT_BYTES
+    }
+
     #[inline]
-    fn call(&mut self, stream: &mut ThreadStream, mut call: Call) {
+    fn call(&mut self, stream: &mut ThreadStream, filler: &mut Filler, mut call: Call) {
         let ordinal = self.at.ordinal;
         self.at.ordinal = ordinal.saturating_add(1);
         if ordinal < stream.next_ordinal {
@@ -543,10 +614,7 @@ impl Work<'_> {
         if stream.first_tick.is_none() {
             stream.first_tick = Some(call.tick);
         }
-        if self.segment.calls.is_empty() {
-            self.segment.first_ordinal = ordinal;
-        }
-        self.segment.calls.push(call);
+        filler.push(ordinal, call);
         stream.next_ordinal = self.at.ordinal;
     }
 }
@@ -554,8 +622,24 @@ impl Work<'_> {
 enum Piece {
     /// So many bytes were taken.
     Taken(usize),
-    /// A record with a later stamp was met; the position is set.
+    /// A record with a later stamp was met, or the frame is full; the position is set.
     Later,
     /// A record that can't be decoded was met.
     Damaged,
+}
+
+/// A name as the program gave it, as text: a character that is cut at its end is left out, and whatever
+/// else can't be shown is replaced.
+fn readable(bytes: &[u8]) -> String {
+    let whole = match std::str::from_utf8(bytes) {
+        Err(error) if error.error_len().is_none() => &bytes[..error.valid_up_to()],
+        _ => bytes,
+    };
+    String::from_utf8_lossy(whole)
+        .chars()
+        .map(|c| match c.is_control() {
+            true => char::REPLACEMENT_CHARACTER,
+            false => c,
+        })
+        .collect()
 }

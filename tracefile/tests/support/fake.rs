@@ -318,13 +318,19 @@ impl FakeSpool {
             return Some(number);
         }
         if large {
-            let number = self.claim_slab(SLAB_LARGE)? * SMALL_PER_SLAB as u32;
+            let Some(slab) = self.claim_slab(SLAB_LARGE) else {
+                return self.pop(&shared.free_small.0);
+            };
+            let number = slab * SMALL_PER_SLAB as u32;
             self.chunk(number)
                 .chunk_bytes
                 .store(LARGE_BYTES as u32, Relaxed);
             return Some(number);
         }
-        let first = self.claim_slab(SLAB_SMALL)? * SMALL_PER_SLAB as u32;
+        let Some(slab) = self.claim_slab(SLAB_SMALL) else {
+            return self.pop(&shared.free_large.0);
+        };
+        let first = slab * SMALL_PER_SLAB as u32;
         for n in 0..SMALL_PER_SLAB as u32 {
             self.chunk(first + n)
                 .chunk_bytes
@@ -400,6 +406,16 @@ impl FakeSpool {
                     .unwrap();
             }
         }
+    }
+
+    /// The recording has ended: nothing may be appended any more.
+    fn is_closed(&self) -> bool {
+        let Some(control) = &self.control else {
+            return false;
+        };
+        // SAFETY: the control file is a page with this layout.
+        let control = unsafe { &*(control.as_ptr() as *const Control) };
+        control.limit_bytes.load(Relaxed) == 0
     }
 
     fn collector_is_alive(&self) -> bool {
@@ -516,6 +532,7 @@ impl FakeThread {
             return;
         };
         let to = match self.to {
+            To::Collector if self.spool.is_closed() => To::Stays,
             To::Collector if !self.spool.collector_is_alive() => To::File,
             to => to,
         };
