@@ -318,13 +318,19 @@ impl FakeSpool {
             return Some(number);
         }
         if large {
-            let number = self.claim_slab(SLAB_LARGE)? * SMALL_PER_SLAB as u32;
+            let Some(slab) = self.claim_slab(SLAB_LARGE) else {
+                return self.pop(&shared.free_small.0);
+            };
+            let number = slab * SMALL_PER_SLAB as u32;
             self.chunk(number)
                 .chunk_bytes
                 .store(LARGE_BYTES as u32, Relaxed);
             return Some(number);
         }
-        let first = self.claim_slab(SLAB_SMALL)? * SMALL_PER_SLAB as u32;
+        let Some(slab) = self.claim_slab(SLAB_SMALL) else {
+            return self.pop(&shared.free_large.0);
+        };
+        let first = slab * SMALL_PER_SLAB as u32;
         for n in 0..SMALL_PER_SLAB as u32 {
             self.chunk(first + n)
                 .chunk_bytes
@@ -402,6 +408,16 @@ impl FakeSpool {
         }
     }
 
+    /// The recording has ended: nothing may be appended any more.
+    fn is_closed(&self) -> bool {
+        let Some(control) = &self.control else {
+            return false;
+        };
+        // SAFETY: the control file is a page with this layout.
+        let control = unsafe { &*(control.as_ptr() as *const Control) };
+        control.limit_bytes.load(Relaxed) == 0
+    }
+
     fn collector_is_alive(&self) -> bool {
         let Some(control) = &self.control else {
             return false;
@@ -439,6 +455,8 @@ pub struct FakeThread {
     pub counters: Counters,
     pub calls: u64,
     pub dropped: u64,
+    /// Waits for a chunk that may still fail; then calls are dropped at once, and a test ends.
+    patience: u32,
     sequence: u32,
     chunk: Option<u32>,
     base: u64,
@@ -458,6 +476,7 @@ impl FakeThread {
             counters: Counters::default(),
             calls: 0,
             dropped: 0,
+            patience: 20,
             sequence: 0,
             chunk: None,
             base: 0,
@@ -476,12 +495,14 @@ impl FakeThread {
         self.hand_over();
         let mut claimed = self.spool.claim(self.large);
         let mut tries = 0;
-        while claimed.is_none() && tries < 400 && self.spool.collector_is_alive() {
+        let limit = if self.patience > 0 { 400 } else { 0 };
+        while claimed.is_none() && tries < limit && self.spool.collector_is_alive() {
             std::thread::sleep(std::time::Duration::from_micros(500));
             claimed = self.spool.claim(self.large);
             tries += 1;
         }
         let Some(number) = claimed else {
+            self.patience = self.patience.saturating_sub(1);
             return false;
         };
         let header = self.spool.chunk(number);
@@ -516,6 +537,7 @@ impl FakeThread {
             return;
         };
         let to = match self.to {
+            To::Collector if self.spool.is_closed() => To::Stays,
             To::Collector if !self.spool.collector_is_alive() => To::File,
             to => to,
         };
