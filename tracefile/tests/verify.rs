@@ -142,6 +142,13 @@ fn counters_may_lag_by_one_call_where_they_say_so() {
     assert!(!forged(&calls, &counted).passed());
     counted.counters_may_lag = true;
     assert!(forged(&calls, &counted).passed());
+    // Killed between its stores: the calls are counted, the sum is not yet there.
+    let mut between = thread_of(0, &calls);
+    between.counters_may_lag = true;
+    between.counters.sum = counted.counters.sum;
+    assert!(forged(&calls, &between).passed());
+    between.counters.sum ^= 1;
+    assert!(!forged(&calls, &between).passed());
     let mut two_behind = thread_of(0, &calls[..calls.len() - 2]);
     two_behind.tick_sum = counted.tick_sum;
     two_behind.counters_may_lag = true;

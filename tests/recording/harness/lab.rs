@@ -223,7 +223,8 @@ impl Run<'_> {
         command.env("RMTRACE_LIB", interposer());
         command.env("RMTRACE_DIR", results);
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
-        let limit = Duration::from_secs(self.seconds);
+        // What hangs hangs for ever; a machine with other work takes its time.
+        let limit = Duration::from_secs(4 * self.seconds);
         Started::new(command, &self.limits, &results.join("program"), limit)
     }
 

@@ -61,12 +61,18 @@ pub fn differences(reader: &TraceReader) -> Vec<String> {
             let calls = all.get(&key).map(Vec::as_slice).unwrap_or_default();
             let mut counters = thread.counters;
             counters.dropped = 0;
-            let whole = count(calls) == counters;
-            let one_behind = thread.counters_may_lag
-                && calls
-                    .split_last()
-                    .is_some_and(|(_, before)| count(before) == counters);
-            if !whole && !one_behind {
+            // A kill between the stores leaves each counter with or without the last call.
+            let all = count(calls);
+            let before = match (thread.counters_may_lag, calls.split_last()) {
+                (true, Some((_, before))) => count(before),
+                _ => all,
+            };
+            let either = |a: u64, b: u64, n: u64| n == a || n == b;
+            let same = either(all.bytes, before.bytes, counters.bytes)
+                && either(all.sum, before.sum, counters.sum)
+                && (0..counters.calls.len())
+                    .all(|n| either(all.calls[n], before.calls[n], counters.calls[n]));
+            if !same {
                 found.push(format!(
                     "process {} ({}) thread {}: {} calls, counted {}, may lag {}",
                     process.number,
