@@ -21,5 +21,6 @@ mod own_allocator;
 mod places;
 mod programs;
 mod signals;
+mod small;
 mod threads;
 mod unchanged;

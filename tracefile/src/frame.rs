@@ -136,6 +136,24 @@ impl LooseFrame {
         self.columns.iter_mut().for_each(Vec::clear);
     }
 
+    /// Decompresses the frame with this payload, without decoding its calls.
+    pub(crate) fn open(payload: &[u8], unpacker: &mut Unpacker) -> Result<LooseFrame, Malformed> {
+        let front = Front::parse(payload)?;
+        let (segments, _) = front.directory(unpacker)?;
+        let (codec, raw_bytes, stored) = front.stored[0];
+        let mut frame = LooseFrame {
+            process: front.process,
+            segments: segments.into_vec(),
+            directory: unpacker.unpack(codec, raw_bytes, stored)?,
+            columns: Columns::default(),
+        };
+        for (column, (codec, raw_bytes, stored)) in frame.columns.iter_mut().zip(&front.stored[1..])
+        {
+            *column = unpacker.unpack(*codec, *raw_bytes, stored)?;
+        }
+        Ok(frame)
+    }
+
     /// Bytes that it has room for.
     pub(crate) fn held_bytes(&self) -> usize {
         self.columns.iter().map(Vec::capacity).sum()
@@ -263,6 +281,14 @@ pub struct FramePacker {
 }
 
 impl FramePacker {
+    /// One that takes its time to make frames as small as it can.
+    pub fn small() -> FramePacker {
+        FramePacker {
+            packed: Vec::new(),
+            packer: Packer::small(),
+        }
+    }
+
     /// Appends `frame` to `out`, unless it has no calls.
     pub fn pack(&mut self, frame: &LooseFrame, out: &mut EncodedFrame) {
         let start = out.bytes.len();

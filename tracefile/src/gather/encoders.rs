@@ -18,8 +18,12 @@ pub struct Encoders {
     taken: usize,
 }
 
-fn work(loose: Receiver<LooseFrame>, frames: Sender<EncodedFrame>, buffers: &Buffers) {
-    let mut packer = FramePacker::default();
+fn work(
+    mut packer: FramePacker,
+    loose: Receiver<LooseFrame>,
+    frames: Sender<EncodedFrame>,
+    buffers: &Buffers,
+) {
     for frame in loose {
         let mut encoded = buffers.encoded();
         packer.pack(&frame, &mut encoded);
@@ -31,17 +35,18 @@ fn work(loose: Receiver<LooseFrame>, frames: Sender<EncodedFrame>, buffers: &Buf
 }
 
 impl Encoders {
-    /// Starts `count` of them; they take and give frames of `buffers`.
+    /// Starts `count` of them with a packer each; they take and give frames of `buffers`.
     pub fn start<'scope, 'env>(
         scope: &'scope Scope<'scope, 'env>,
         count: usize,
+        packer: fn() -> FramePacker,
         buffers: &'env Buffers,
     ) -> Encoders {
         let encoders = (0..count.max(1))
             .map(|_| {
                 let (loose, from_caller) = sync_channel(1);
                 let (to_caller, frames) = channel();
-                scope.spawn(move || work(from_caller, to_caller, buffers));
+                scope.spawn(move || work(packer(), from_caller, to_caller, buffers));
                 Encoder { loose, frames }
             })
             .collect();

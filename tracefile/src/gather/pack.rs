@@ -10,6 +10,7 @@ use super::journal::Journal;
 use super::processes::{Family, Link, Origin, anonymize, describe, end_replaced, slot_of_image};
 use super::run_dir::{JOURNAL_NAME, RunDir, stamps_of};
 use super::stream::{Noticed, Scratch, ThreadStream, Until};
+use crate::frame::FramePacker;
 use crate::model::{Mark, Process, RunInfo, StartedBy, TICK_NS_DEFAULT};
 use crate::reader::{FrameScratch, TraceReader};
 use crate::writer::TraceWriter;
@@ -193,7 +194,7 @@ pub fn pack<W: Write>(
     let buffers = Buffers::default();
     std::thread::scope(|scope| -> Result<(), GatherError> {
         let count = std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
-        let mut encoders = Encoders::start(scope, count, &buffers);
+        let mut encoders = Encoders::start(scope, count, FramePacker::default, &buffers);
         let mut scratch = Scratch::default();
         for member in &mut members {
             let mut reading = Reading {
