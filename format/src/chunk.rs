@@ -19,9 +19,6 @@ pub const LARGE_BYTES: usize = 65536;
 pub const KIND_EVENTS: u32 = 1;
 /// Kind of a chunk: stream positions of the parent's threads at a fork ([`ForkPosition`]).
 pub const KIND_FORK: u32 = 2;
-/// Kind of a chunk: the first bytes of a spool (header page and one process slot), appended when
-/// the spool itself is removed.
-pub const KIND_IMAGE: u32 = 3;
 
 /// More calls than a thread can make; headers that count as many are damaged.
 pub const ORDINALS_MAX: u64 = 1 << 62;

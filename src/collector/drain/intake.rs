@@ -13,9 +13,9 @@ use rmtrace_file::gather::run_dir::{read_data, stamps_of};
 use rmtrace_file::gather::source::{Part, header_at};
 use rmtrace_file::gather::spool_file::for_each_chunk;
 use rmtrace_format::chunk::{
-    Chunk, ForkPosition, KIND_EVENTS, KIND_FORK, KIND_IMAGE, STATE_ACTIVE, STATE_FULL,
+    Chunk, ForkPosition, KIND_EVENTS, KIND_FORK, STATE_ACTIVE, STATE_FULL,
 };
-use rmtrace_format::spool::{HEADER_BYTES, PROCESS_BYTES, PROCESSES_MAX, SPOOL_SUFFIX};
+use rmtrace_format::spool::{PROCESSES_MAX, SPOOL_SUFFIX};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
@@ -229,10 +229,6 @@ impl Drain {
         while let Some(found) = self.appended.next(&self.run.chunks, length, more) {
             let chunk = found.chunk;
             let part = Part::new(&chunk, APPENDED, found.offset, found.data_bytes, false);
-            if chunk.kind == KIND_IMAGE {
-                self.take_image(&chunk, &part);
-                continue;
-            }
             let n = match self.by_id.get(&chunk.spool_id) {
                 Some(n) => *n,
                 None => {
@@ -264,24 +260,6 @@ impl Drain {
                     member.streams.fork.insert(chunk.sequence, positions);
                 }
                 _ => {}
-            }
-        }
-    }
-
-    pub(super) fn take_image(&mut self, chunk: &Chunk, part: &Part) {
-        let bytes = read_data(&self.run.chunks, part);
-        let (page, slots) = bytes.split_at(bytes.len().min(HEADER_BYTES));
-        let Some(image) = SpoolImage::parse(page).filter(|image| image.id == chunk.spool_id) else {
-            return;
-        };
-        let n = self.add_spool(image, None);
-        for (number, bytes) in slots.chunks_exact(PROCESS_BYTES).enumerate() {
-            let Some(slot) = Slot::parse(number as u32, bytes) else {
-                continue;
-            };
-            match self.spools[n].members.get_mut(&slot.number) {
-                Some(member) if member.life != Life::Unborn => member.slot = slot,
-                _ => self.begin_process(n, slot),
             }
         }
     }

@@ -9,12 +9,9 @@ use super::lease::{self, Lease};
 use super::source::{Part, check_word, header_at, read_up_to, readings};
 use super::spool_file::{for_each_chunk, read_image, read_slot};
 use rmtrace_format::chunk::{
-    Chunk, ForkPosition, HEADER_BYTES, KIND_EVENTS, KIND_FORK, KIND_IMAGE, STATE_ACTIVE,
-    STATE_FREE, Triple,
+    Chunk, ForkPosition, HEADER_BYTES, KIND_EVENTS, KIND_FORK, STATE_ACTIVE, STATE_FREE, Triple,
 };
-use rmtrace_format::spool::{
-    self, CHUNKS_NAME, FLAG_MONOTONIC, POOL_NAME, PROCESS_BYTES, PROCESSES_MAX, SPOOL_SUFFIX,
-};
+use rmtrace_format::spool::{CHUNKS_NAME, FLAG_MONOTONIC, POOL_NAME, PROCESSES_MAX, SPOOL_SUFFIX};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -289,23 +286,6 @@ pub fn take_chunk(spool: &mut Spool, file: &File, chunk: &Chunk, part: Part) -> 
                 .or_default()
                 .fork
                 .insert(chunk.sequence, positions);
-            false
-        }
-        KIND_IMAGE => {
-            let bytes = read_data(file, &part);
-            let (page, slots) = bytes.split_at(bytes.len().min(spool::HEADER_BYTES));
-            // What the spool's file says is newer.
-            if !spool.in_pool
-                && let Some(image) = SpoolImage::parse(page)
-                && image.id == chunk.spool_id
-            {
-                for (number, slot) in slots.chunks_exact(PROCESS_BYTES).enumerate() {
-                    if let Some(slot) = Slot::parse(number as u32, slot) {
-                        spool.slots.insert(number as u32, slot);
-                    }
-                }
-                spool.image = Some(image);
-            }
             false
         }
         _ => false,
