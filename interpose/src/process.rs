@@ -75,6 +75,11 @@ pub fn epoch() -> u64 {
     WIPED.epoch.load(Relaxed)
 }
 
+/// Whether this process was forked from one that records, and has not said so yet.
+pub fn is_newborn() -> bool {
+    epoch() == EPOCH_WIPED && is_started()
+}
+
 /// Number of this process in the spool.
 pub fn number() -> u32 {
     epoch().wrapping_sub(EPOCH_FIRST) as u32
@@ -191,6 +196,11 @@ fn slot() -> Option<&'static ProcessSlot> {
 
 /// Fills the slot of process `number` and makes it the current one.
 fn claim_slot(number: u32, started_by: u32, parent: u32, parent_thread: u32, parent_threads: u32) {
+    // A sandbox may trap getppid, and a fork knows its parent.
+    let ppid = match self::slot() {
+        Some(parent) if started_by == STARTED_FORK => parent.pid.load(Relaxed),
+        _ => sys::getppid(),
+    };
     let slot = spool::process_slot(number);
     SLOT.store(slot, Relaxed);
     // SAFETY: `process_slot` gives null or a present slot of the mapping.
@@ -200,7 +210,7 @@ fn claim_slot(number: u32, started_by: u32, parent: u32, parent_thread: u32, par
     slot.state.store(1, Relaxed);
     slot.number.store(number, Relaxed);
     slot.pid.store(sys::getpid(), Relaxed);
-    slot.ppid.store(sys::getppid(), Relaxed);
+    slot.ppid.store(ppid, Relaxed);
     slot.started_by.store(started_by, Relaxed);
     slot.parent.store(parent, Relaxed);
     slot.parent_thread.store(parent_thread, Relaxed);

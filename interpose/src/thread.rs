@@ -127,15 +127,24 @@ fn stack_pointer() -> usize {
 #[inline(always)]
 pub fn enter() -> Guard {
     if rundir::is_paused() {
-        seldom();
+        pause();
         return Guard::Pass;
     }
     enter_always()
 }
 
-/// Says to the compiler that the way here is seldom taken.
+/// In a pause nothing is recorded, but a forked child still joins the run at its first call: before it
+/// may be in a sandbox.
 #[cold]
-fn seldom() {}
+#[inline(never)]
+fn pause() {
+    if process::is_newborn()
+        && let Guard::Record(state) = enter_always()
+    {
+        state.join();
+        state.leave();
+    }
+}
 
 /// As [`enter`], for what is recorded in a pause too.
 #[inline(always)]
@@ -289,6 +298,17 @@ impl Thread {
         record.tsc_end = clock::stamp_after(process::is_alone());
         self.push_cold(record);
         self.leave();
+    }
+
+    /// Joins the process that the thread is in by now.
+    fn join(&mut self) {
+        self.begin();
+        if self.epoch != process::epoch() {
+            let mask = sys::block_signals();
+            process::attach(self);
+            sys::restore_signals(mask);
+        }
+        self.end();
     }
 
     /// Leaves a mark in the stream.

@@ -20,6 +20,7 @@ mod order;
 mod own_allocator;
 mod places;
 mod programs;
+mod sandbox;
 mod signals;
 mod small;
 mod threads;
