@@ -147,10 +147,17 @@ fn dev_shm_fills_up() {
         script(&lab, &text).plain().ok();
         let seen = verified(&lab.path(&format!("{name}.rmt")));
         let number = seen.with_argument("one").number;
-        assert_eq!(seen.processes[number as usize].dropped, [0; 7], "{name}");
+        let [others @ .., no_space] = seen.processes[number as usize].dropped;
+        assert_eq!(others, [0; 6], "{name}");
         let rounds = Counts::of(ROUND, 500);
-        for (entry, calls) in &rounds.0 {
-            assert!(seen.of(number).get(*entry) >= *calls, "{name} {entry:?}");
+        if no_space == 0 {
+            for (entry, calls) in &rounds.0 {
+                assert!(seen.of(number).get(*entry) >= *calls, "{name} {entry:?}");
+            }
+        } else {
+            // The collector gave back pages of `dd` when the program's spool was being made.
+            assert_eq!(name, "record");
+            assert!(seen.of(number).total() + no_space >= rounds.total());
         }
     }
 }
