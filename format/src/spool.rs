@@ -102,6 +102,9 @@ pub const FLAG_READY: u32 = 16;
 pub const FLAG_ON_DISK: u32 = 32;
 /// Header flag: nothing could be hooked.
 pub const FLAG_NO_HOOKS: u32 = 64;
+/// Header flag: the program neither takes an allocation function from a library nor exports one, and no
+/// symbol names one in it.
+pub const FLAG_NO_ALLOCATOR: u32 = 128;
 
 /// Offset and length in the header page of the program's path.
 pub const PROGRAM_OFFSET: usize = 512;

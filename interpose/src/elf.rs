@@ -39,9 +39,13 @@ struct Debug {
     map: *const LinkMap,
 }
 
+const DT_PLTRELSZ: usize = 2;
 const DT_HASH: usize = 4;
 const DT_STRTAB: usize = 5;
 const DT_SYMTAB: usize = 6;
+const DT_RELA: usize = 7;
+const DT_RELASZ: usize = 8;
+const DT_JMPREL: usize = 23;
 const DT_GNU_HASH: usize = 0x6fff_fef5;
 const DT_VERSYM: usize = 0x6fff_fff0;
 const DT_FLAGS_1: usize = 0x6fff_fffb;
@@ -108,6 +112,7 @@ struct Elf64Sym {
 }
 
 /// The tables that a lookup needs.
+#[derive(Clone, Copy)]
 struct Tables {
     base: usize,
     strings: usize,
@@ -116,6 +121,17 @@ struct Tables {
     hash: *const u32,
     versions: *const u16,
     flags_1: usize,
+    /// Relocations of the procedure linkage table, and the others: address and bytes.
+    relocations: [(*const Elf64Rela, usize); 2],
+}
+
+/// A relocation of <elf.h>.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Elf64Rela {
+    offset: usize,
+    info: u64,
+    addend: i64,
 }
 
 impl Tables {
@@ -130,7 +146,9 @@ impl Tables {
             hash: core::ptr::null(),
             versions: core::ptr::null(),
             flags_1: 0,
+            relocations: [(core::ptr::null(), 0); 2],
         };
+        let [linkage, others] = &mut tables.relocations;
         let mut entry = dynamic;
         while !entry.is_null() {
             // SAFETY: the section ends with a DT_NULL entry.
@@ -149,6 +167,10 @@ impl Tables {
                 DT_HASH => tables.hash = address as *const u32,
                 DT_VERSYM => tables.versions = address as *const u16,
                 DT_FLAGS_1 => tables.flags_1 = value,
+                DT_JMPREL => linkage.0 = address as *const Elf64Rela,
+                DT_PLTRELSZ => linkage.1 = value,
+                DT_RELA => others.0 = address as *const Elf64Rela,
+                DT_RELASZ => others.1 = value,
                 _ => {}
             }
             entry = entry.wrapping_add(1);
@@ -207,13 +229,23 @@ impl Tables {
                 // SAFETY: offsets follow the layout of the GNU hash table.
                 unsafe { self.gnu_hash.wrapping_add(at).read() }
             };
-            let (buckets, first, bloom) = (word(0), word(1), word(2));
+            let (buckets, first, bloom, shift) = (word(0), word(1), word(2), word(3));
             if buckets == 0 {
                 return None;
             }
             let hash = name.iter().fold(5381u32, |hash, byte| {
                 hash.wrapping_mul(33).wrapping_add(*byte as u32)
             });
+            if bloom.is_power_of_two() {
+                let at = ((hash / 64) & bloom.wrapping_sub(1)) as usize;
+                let filter = self.gnu_hash.wrapping_add(4) as *const u64;
+                // SAFETY: the filter has `bloom` words behind the four of the head.
+                let bits = unsafe { filter.wrapping_add(at).read_unaligned() };
+                let (one, two) = (hash & 63, hash.wrapping_shr(shift) & 63);
+                if bits >> one & bits >> two & 1 == 0 {
+                    return None;
+                }
+            }
             let table = (4usize).wrapping_add((bloom as usize).wrapping_mul(2));
             let mut index = word(table.wrapping_add((hash % buckets) as usize));
             if index >= first {
@@ -259,6 +291,101 @@ impl Tables {
         }
         hidden
     }
+
+    /// Name of the symbol that the word at `slot` is bound to.
+    ///
+    /// # Safety
+    /// The tables are those of a loaded object.
+    unsafe fn bound_at(&self, slot: usize) -> Option<&'static [u8]> {
+        if self.symbols.is_null() || self.strings == 0 {
+            return None;
+        }
+        for (first, bytes) in self.relocations {
+            for n in 0..bytes / size_of::<Elf64Rela>() {
+                // SAFETY: the table has that many entries.
+                let relocation = unsafe { first.wrapping_add(n).read() };
+                if self.base.wrapping_add(relocation.offset) != slot {
+                    continue;
+                }
+                let index = (relocation.info >> 32) as usize;
+                // SAFETY: relocations name symbols of the table, with names in the string table.
+                let name = unsafe {
+                    let symbol = self.symbols.wrapping_add(index).read();
+                    let text = self.strings.wrapping_add(symbol.name as usize);
+                    CStr::from_ptr(text as *const c_char)
+                };
+                return (index != 0).then_some(name.to_bytes());
+            }
+        }
+        None
+    }
+
+    /// Whether one of `names` is a symbol that this object takes from another. Those come before the
+    /// symbols that the GNU hash table knows.
+    ///
+    /// # Safety
+    /// The tables are those of a loaded object.
+    unsafe fn imports_any(&self, names: &[&[u8]]) -> Option<bool> {
+        if self.symbols.is_null() || self.strings == 0 || self.gnu_hash.is_null() {
+            return None;
+        }
+        // SAFETY: the second word of the table is the first symbol that it knows.
+        let first = unsafe { self.gnu_hash.wrapping_add(1).read() };
+        Some((1..first as usize).any(|index| {
+            // SAFETY: `index` is below the number of symbols; names are NUL-terminated.
+            let name = unsafe {
+                let symbol = self.symbols.wrapping_add(index).read();
+                CStr::from_ptr(self.strings.wrapping_add(symbol.name as usize) as *const c_char)
+            };
+            names.contains(&name.to_bytes())
+        }))
+    }
+}
+
+/// The objects that the program's names are looked up in, this library left out, with their tables: for
+/// many lookups in a row, as long as nothing is loaded or unloaded.
+pub struct Scope {
+    tables: [Option<(&'static LinkMap, Tables)>; SCOPE_MAX],
+}
+
+/// Objects whose tables are kept; those of others are read for each lookup.
+const SCOPE_MAX: usize = 32;
+
+impl Scope {
+    /// What is loaded now.
+    pub fn new() -> Scope {
+        let mut tables = [None; SCOPE_MAX];
+        let others = objects().filter(|object| !object.is_ours());
+        for (slot, object) in tables.iter_mut().zip(others) {
+            // SAFETY: the dynamic linker's entry describes a loaded object.
+            *slot = Some((object, unsafe { Tables::read(object.base, object.dynamic) }));
+        }
+        Scope { tables }
+    }
+
+    /// The first definition of `name`.
+    pub fn find(&self, name: &[u8]) -> Option<(&'static LinkMap, Symbol)> {
+        let kept = self.tables.iter().flatten().find_map(|(object, tables)| {
+            // SAFETY: as in `new`.
+            Some((*object, unsafe { tables.find(name) }?))
+        });
+        kept.or_else(|| {
+            objects()
+                .filter(|object| !object.is_ours())
+                .skip(SCOPE_MAX)
+                .find_map(|object| Some((object, object.find(name)?)))
+        })
+    }
+
+    /// The definition of `name` in `object`.
+    pub fn find_in(&self, object: &LinkMap, name: &[u8]) -> Option<Symbol> {
+        let mut kept = self.tables.iter().flatten();
+        match kept.find(|(known, _)| core::ptr::eq(*known, object)) {
+            // SAFETY: as in `new`.
+            Some((_, tables)) => unsafe { tables.find(name) },
+            None => object.find(name),
+        }
+    }
 }
 
 impl LinkMap {
@@ -269,6 +396,34 @@ impl LinkMap {
         }
         // SAFETY: the dynamic linker's entry describes a loaded object.
         unsafe { Tables::read(self.base, self.dynamic).find(name) }
+    }
+
+    /// Name of the symbol that the word at `slot`, of the object's linkage table, is bound to.
+    pub fn bound_at(&self, slot: usize) -> Option<&'static [u8]> {
+        if self.dynamic.is_null() {
+            return None;
+        }
+        // SAFETY: as in `find`.
+        unsafe { Tables::read(self.base, self.dynamic).bound_at(slot) }
+    }
+
+    /// Whether the object takes one of `names` from another; `None` if that can't be told.
+    pub fn imports_any(&self, names: &[&[u8]]) -> Option<bool> {
+        if self.dynamic.is_null() {
+            return None;
+        }
+        // SAFETY: as in `find`.
+        unsafe { Tables::read(self.base, self.dynamic).imports_any(names) }
+    }
+
+    /// Where the object's addresses begin.
+    pub fn base(&self) -> usize {
+        self.base
+    }
+
+    /// Where the object's dynamic section is.
+    pub fn dynamic(&self) -> usize {
+        self.dynamic as usize
     }
 
     /// Path of the object; empty for the program itself.

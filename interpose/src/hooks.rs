@@ -416,7 +416,7 @@ extern "C" fn moz_dispose_arena_hook(arena: usize) {
 // passes through. A stub with unwind information calls the original; when an exception passes, the
 // unwinder calls the stub's personality, which ends the hooked call as a failed one.
 global_asm!(
-    ".macro rmtrace_new name, entry",
+    ".macro rmtrace_new name, entry, slot",
     ".globl \\name",
     ".hidden \\name",
     ".type \\name, @function",
@@ -440,7 +440,7 @@ global_asm!(
     "mov rdi, rbx",
     "mov rsi, r12",
     "lea rax, [rip + {real}]",
-    "call [rax + 8 * \\entry]",
+    "call [rax + 8 * \\slot]",
     "test r13, r13",
     "je 2f",
     "mov rdi, r13",
@@ -464,10 +464,15 @@ global_asm!(
     ".size \\name, . - \\name",
     ".endm",
     ".pushsection .text.rmtrace_new, \"ax\", @progbits",
-    "rmtrace_new rmtrace_stub_new, 14",
-    "rmtrace_new rmtrace_stub_new_array, 15",
-    "rmtrace_new rmtrace_stub_new_aligned, 18",
-    "rmtrace_new rmtrace_stub_new_array_aligned, 19",
+    "rmtrace_new rmtrace_stub_new, 14, 14",
+    "rmtrace_new rmtrace_stub_new_array, 15, 15",
+    "rmtrace_new rmtrace_stub_new_aligned, 18, 18",
+    "rmtrace_new rmtrace_stub_new_array_aligned, 19, 19",
+    // For a second allocator in the program (`spare_stub`).
+    "rmtrace_new rmtrace_spare_new, 14, 59",
+    "rmtrace_new rmtrace_spare_new_array, 15, 60",
+    "rmtrace_new rmtrace_spare_new_aligned, 18, 61",
+    "rmtrace_new rmtrace_spare_new_array_aligned, 19, 62",
     ".globl rmtrace_new_begin",
     ".hidden rmtrace_new_begin",
     "rmtrace_new_begin: jmp {begin}",
@@ -489,6 +494,22 @@ unsafe extern "C" {
     fn rmtrace_stub_new_array();
     fn rmtrace_stub_new_aligned();
     fn rmtrace_stub_new_array_aligned();
+    fn rmtrace_spare_new();
+    fn rmtrace_spare_new_array();
+    fn rmtrace_spare_new_aligned();
+    fn rmtrace_spare_new_array_aligned();
+}
+
+/// The stub for a throwing `operator new` of a second allocator, and its slot, if it is not yet taken.
+pub fn spare_stub(entry: Entry) -> Option<(usize, usize)> {
+    let (slot, stub) = match entry {
+        Entry::New => (59, rmtrace_spare_new as *const () as usize),
+        Entry::NewArray => (60, rmtrace_spare_new_array as *const () as usize),
+        Entry::NewAligned => (61, rmtrace_spare_new_aligned as *const () as usize),
+        Entry::NewArrayAligned => (62, rmtrace_spare_new_array_aligned as *const () as usize),
+        _ => return None,
+    };
+    (real(slot) == 0).then_some((slot, stub))
 }
 
 // What leaves frames behind: the guard of hooked calls among them is taken back, then the original

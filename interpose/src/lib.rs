@@ -2,8 +2,8 @@
 //!
 //! Exported are the allocation functions, the longjmp family, `__libc_start_main` ([`hooks`],
 //! [`start`]) and what programs may call themselves ([`marks`]), nothing else. The way of a call: [`hooks`] -> [`thread`] (guard, stamp, record) ->
-//! [`spool`] (chunks). [`process`] tells forks apart, [`start`] sets everything up, [`patch`] reaches
-//! programs that bring their own allocator.
+//! [`spool`] (chunks). [`process`] tells forks apart, [`start`] sets everything up, [`detours`] decides what is
+//! hooked and how, [`patch`] reaches allocators that do not come from a library behind ours.
 //!
 //! No std, no allocation outside of the constructor, no panic, no lock, no thread, no libc.
 #![no_std]
@@ -19,7 +19,9 @@ extern crate alloc;
 mod arena;
 mod bootstrap;
 mod clock;
+mod detours;
 mod elf;
+mod family;
 mod hooks;
 mod marks;
 mod memory;
@@ -28,6 +30,7 @@ mod process;
 mod rundir;
 mod spool;
 mod start;
+mod symtab;
 mod sys;
 mod text;
 mod thread;

@@ -3,7 +3,7 @@
 //!
 //! Runs in the constructor alone, before the program has other threads. No page is ever writable
 //! and executable at once. A function is refused if it is too short, branches into the bytes that
-//! the jump covers, or calls from within them.
+//! the jump covers, or can throw and calls from within them.
 
 use crate::arena;
 use crate::elf::Symbol;
@@ -19,8 +19,12 @@ const JUMP_BYTES: usize = 5;
 const SIZE_ASSUMED: usize = 64;
 /// Bytes of an island: a jump to the wrapper and the trampoline.
 const ISLAND_BYTES: usize = 128;
+/// Bytes of an island before the trampoline: a number for the wrapper and the jump there.
+const ENTRY_BYTES: usize = 32;
 /// Islands of a page group.
-const ISLANDS: usize = 64;
+const ISLANDS: usize = 128;
+/// How far an island may be from a function: less than a jump reaches, as functions have a length.
+const REACH_BYTES: usize = (1 << 31) - (1 << 21);
 
 /// Why a function can't be patched.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -74,6 +78,44 @@ pub fn body(symbol: Symbol, patched: &[usize]) -> Symbol {
     symbol
 }
 
+/// Whether the first bytes at `address`, which may be anything, can be read.
+pub fn is_readable(address: usize) -> bool {
+    let mask = sys::block_signals();
+    // SAFETY: all signals are blocked.
+    let readable =
+        unsafe { sys::is_readable(address) && sys::is_readable(address.wrapping_add(8)) };
+    sys::restore_signals(mask);
+    readable
+}
+
+/// Where the function at `address` leads if it is nothing but a jump.
+pub fn jump_target(address: usize) -> Option<usize> {
+    match bytes_at(address, 5) {
+        [0xe9, a, b, c, d] => {
+            let offset = i32::from_le_bytes([*a, *b, *c, *d]);
+            Some(address.wrapping_add(5).wrapping_add(offset as usize))
+        }
+        _ => None,
+    }
+}
+
+/// If `address` is an entry of a procedure linkage table (`jmp [rip + offset]`, perhaps with `endbr64`
+/// and `bnd` before it): the word that it jumps through.
+pub fn linkage_slot(address: usize) -> Option<usize> {
+    let at = skip_endbr(address);
+    let (at, bytes) = match bytes_at(at, 7) {
+        [0xf2, rest @ ..] => (at.wrapping_add(1), rest),
+        other => (at, other),
+    };
+    match bytes {
+        [0xff, 0x25, a, b, c, d, ..] => {
+            let offset = i32::from_le_bytes([*a, *b, *c, *d]);
+            Some(at.wrapping_add(6).wrapping_add(offset as usize))
+        }
+        _ => None,
+    }
+}
+
 fn skip_endbr(address: usize) -> usize {
     match bytes_at(address, 4) {
         [0xf3, 0x0f, 0x1e, 0xfa] => address.wrapping_add(4),
@@ -107,15 +149,24 @@ impl Islands {
         None
     }
 
-    /// Patches `function` to enter `wrapper`; returns the address that calls the original.
-    /// `publish` learns that address before the patch is in place.
+    /// Whether there is room for one more, within reach of a jump from `address`.
+    pub fn serves(&self, address: usize) -> bool {
+        self.used < ISLANDS && self.page.abs_diff(address) < REACH_BYTES
+    }
+
+    /// Patches `function` to enter `wrapper`, with `number` in r11 (which is free where a function
+    /// begins) if there is one. `publish` learns the address that calls the original before the patch
+    /// is in place. A function that `throws` is refused if it calls others from within the bytes that
+    /// the jump covers: what those throw could not pass the trampoline.
     pub fn patch(
         &mut self,
         function: Symbol,
         wrapper: usize,
+        number: Option<u32>,
+        throws: bool,
         publish: impl FnOnce(usize),
     ) -> Result<(), Refused> {
-        if self.used >= ISLANDS {
+        if !self.serves(function.address) {
             return Err(Refused::NoPage);
         }
         let start = skip_endbr(function.address);
@@ -124,18 +175,24 @@ impl Islands {
             0 => SIZE_ASSUMED,
             bytes => bytes.saturating_sub(skipped),
         };
-        let covered = covered_bytes(start, length, function.bytes != 0)?;
+        let covered = covered_bytes(start, length, function.bytes != 0, throws)?;
         let island = self.page.wrapping_add(self.used.wrapping_mul(ISLAND_BYTES));
-        // The jump to the wrapper: `jmp [rip]` and its address; the trampoline follows.
-        let trampoline = island.wrapping_add(16);
+        // `mov r11d, number`, the jump to the wrapper (`jmp [rip]` and its address), the trampoline.
+        let trampoline = island.wrapping_add(ENTRY_BYTES);
         let code = moved(start, covered, trampoline)?;
-        if code.len() > ISLAND_BYTES.wrapping_sub(16 + 14) {
+        if code.len() > ISLAND_BYTES.wrapping_sub(ENTRY_BYTES + 14) {
             return Err(Refused::NotMovable);
         }
         self.writable()?;
         // SAFETY: the island is ours and writable now.
         unsafe {
-            write_far_jump(island, wrapper);
+            let mut jump = island;
+            if let Some(number) = number {
+                copy(jump, &[0x41, 0xbb]);
+                copy(jump.wrapping_add(2), &number.to_le_bytes());
+                jump = jump.wrapping_add(6);
+            }
+            write_far_jump(jump, wrapper);
             copy(trampoline, &code);
             write_far_jump(
                 trampoline.wrapping_add(code.len()),
@@ -224,7 +281,7 @@ fn decoder(start: usize, length: usize) -> Decoder<'static> {
 }
 
 /// Whole instructions that cover the jump, if they may be moved.
-fn covered_bytes(start: usize, length: usize, exact: bool) -> Result<usize, Refused> {
+fn covered_bytes(start: usize, length: usize, exact: bool, throws: bool) -> Result<usize, Refused> {
     let mut decoder = decoder(start, length);
     let mut instruction = Instruction::default();
     let mut covered = 0usize;
@@ -241,6 +298,8 @@ fn covered_bytes(start: usize, length: usize, exact: bool) -> Result<usize, Refu
             FlowControl::Next | FlowControl::ConditionalBranch => {}
             // A function that ends here is long enough only if this is its last instruction.
             FlowControl::Return | FlowControl::UnconditionalBranch if covered >= JUMP_BYTES => {}
+            // It returns to the trampoline.
+            FlowControl::Call | FlowControl::IndirectCall if !throws => {}
             FlowControl::Call | FlowControl::IndirectCall => return Err(Refused::NotMovable),
             _ => return Err(Refused::TooShort),
         }
@@ -280,8 +339,8 @@ fn moved(start: usize, covered: usize, target: usize) -> Result<alloc::vec::Vec<
         .map_err(|_| Refused::NotMovable)
 }
 
-/// Whether `function` calls or jumps to one of `targets` directly.
-pub fn reaches(function: Symbol, targets: &[usize]) -> bool {
+/// Whether `function` calls or jumps to a place directly of which `is_target` holds.
+pub fn reaches(function: Symbol, is_target: impl Fn(usize) -> bool) -> bool {
     let length = if function.bytes == 0 {
         4 * SIZE_ASSUMED
     } else {
@@ -296,7 +355,7 @@ pub fn reaches(function: Symbol, targets: &[usize]) -> bool {
         }
         if instruction.is_call_near() || instruction.is_jmp_near() || instruction.is_jmp_short() {
             let target = instruction.near_branch_target() as usize;
-            if targets.contains(&target) {
+            if is_target(target) {
                 return true;
             }
         }

@@ -4,12 +4,12 @@
 //! the clock, the run, the spool, the process; patches last. If anything is missing the program runs
 //! on unrecorded.
 
-use crate::elf::{self, LinkMap, Symbol};
-use crate::hooks::{self, DISPOSE_HOOK, HOOKS, Hook};
-use crate::patch::{self, Islands};
+use crate::detours::hook_all;
+use crate::elf::{self, LinkMap, Scope, Symbol};
+use crate::hooks::{self, HOOKS};
 use crate::process::{self, Setup, Title};
 use crate::rundir::{self, Run};
-use crate::{arena, clock, spool, sys, thread};
+use crate::{clock, spool, sys, thread};
 use core::arch::naked_asm;
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::AtomicU32;
@@ -162,14 +162,7 @@ pub fn start_once() {
     STATE.store(2, Release);
 }
 
-/// Entries seen, a bit each.
-#[derive(Default)]
-struct Seen {
-    interposed: u64,
-    detoured: u64,
-    refused: u64,
-}
-
+/// The definition of `name` that the program reaches if this library is left out.
 fn find(name: &[u8]) -> Option<(&'static LinkMap, Symbol)> {
     elf::objects()
         .filter(|object| !object.is_ours())
@@ -180,13 +173,11 @@ fn address_of(name: &[u8]) -> usize {
     find(name).map_or(0, |(_, symbol)| symbol.address)
 }
 
-fn is_libc(object: &LinkMap) -> bool {
-    object.find(b"__libc_start_main").is_some()
-}
-
 fn start(environment: &Environment) {
+    let scope = Scope::new();
+    let address_of = |name: &[u8]| scope.find(name).map_or(0, |(_, symbol)| symbol.address);
     for hook in HOOKS.iter().filter(|hook| hook.exported) {
-        if let Some((_, symbol)) = find(hook.name) {
+        if let Some((_, symbol)) = scope.find(hook.name) {
             hooks::set_real(hook.slot, symbol.address);
         }
     }
@@ -194,12 +185,12 @@ fn start(environment: &Environment) {
         hooks::set_longjmp(n, address_of(name));
     }
     MAIN.store(address_of(b"__libc_start_main"), Relaxed);
-    let Some((allocator, _)) = find(b"malloc") else {
+    let Some((allocator, _)) = scope.find(b"malloc") else {
         return;
     };
     let keeps_on_zero = [b"mi_malloc".as_slice(), b"moz_arena_malloc"]
         .iter()
-        .any(|name| allocator.find(name).is_some());
+        .any(|name| scope.find_in(allocator, name).is_some());
     hooks::set_zero_frees(!keeps_on_zero && !allocator.path().windows(4).any(|w| w == b"musl"));
     const AT_SYSINFO_EHDR: usize = 33;
     clock::start(environment.auxiliary(AT_SYSINFO_EHDR));
@@ -214,7 +205,9 @@ fn start(environment: &Environment) {
         ]);
         return;
     }
-    let seen = hook_all(allocator);
+    let debug = environment.get(b"RMTRACE_DEBUG");
+    let debug = debug.unwrap_or(b"/usr/lib/debug");
+    let seen = hook_all(&scope, allocator, debug);
     if let Some(header) = spool::spool_header() {
         header.interposed.store(seen.interposed, Relaxed);
         header.detoured.store(seen.detoured, Relaxed);
@@ -223,6 +216,9 @@ fn start(environment: &Environment) {
         let mut flags = header.flags.load(Relaxed) | layout::FLAG_READY;
         if none {
             flags |= layout::FLAG_NO_HOOKS;
+        }
+        if seen.no_allocator {
+            flags |= layout::FLAG_NO_ALLOCATOR;
         }
         header.flags.store(flags, Release);
     }
@@ -367,102 +363,6 @@ fn fill_header(
         }
     }
     header.magic.store(layout::MAGIC, Release);
-}
-
-/// Hooks what the program calls: nothing to do where our definition comes first, a patch where the
-/// allocator's own does.
-fn hook_all(allocator: &'static LinkMap) -> Seen {
-    let mut seen = Seen::default();
-    let mut patcher = Patcher {
-        islands: None,
-        bodies: [0; 64],
-        slots: [0; 64],
-        count: 0,
-    };
-    let own_allocator = !is_libc(allocator);
-    for hook in HOOKS {
-        let Some((object, symbol)) = find(hook.name) else {
-            continue;
-        };
-        let before_us = elf::objects()
-            .take_while(|candidate| !candidate.is_ours())
-            .any(|candidate| core::ptr::eq(candidate, object));
-        let bit = 1u64 << hook.slot;
-        // Names that we do not export matter only where the allocator itself defines them.
-        let by_allocator = own_allocator && core::ptr::eq(object, allocator);
-        if hook.exported && !before_us {
-            seen.interposed |= bit;
-        } else if hook.exported || by_allocator {
-            match patcher.patch(hook, symbol) {
-                Patched::Done => seen.detoured |= bit,
-                Patched::Alias => {}
-                Patched::Refused => seen.refused |= bit,
-            }
-        }
-    }
-    if own_allocator && let Some(symbol) = allocator.find(DISPOSE_HOOK.name) {
-        patcher.patch(&DISPOSE_HOOK, symbol);
-    }
-    if patcher.islands.is_some() {
-        patch::finish();
-    }
-    seen
-}
-
-enum Patched {
-    Done,
-    Alias,
-    Refused,
-}
-
-struct Patcher {
-    islands: Option<Islands>,
-    /// Bodies that are patched, and their slots.
-    bodies: [usize; 64],
-    slots: [usize; 64],
-    count: usize,
-}
-
-impl Patcher {
-    fn patch(&mut self, hook: &Hook, symbol: Symbol) -> Patched {
-        let patched = self.bodies.get(..self.count).unwrap_or_default();
-        let body = patch::body(symbol, patched);
-        let alias = patched
-            .iter()
-            .zip(&self.slots)
-            .find(|(done, _)| **done == body.address);
-        if let Some((_, slot)) = alias {
-            hooks::set_real(hook.slot, hooks::real(*slot));
-            return Patched::Alias;
-        }
-        if hook.name.starts_with(b"_Zn") && patch::reaches(body, patched) {
-            // The function it calls records the call.
-            return Patched::Alias;
-        }
-        if self.islands.is_none() {
-            if !arena::open() {
-                return Patched::Refused;
-            }
-            self.islands = Islands::near(body.address);
-        }
-        let Some(islands) = &mut self.islands else {
-            return Patched::Refused;
-        };
-        let publish = |trampoline| hooks::set_real(hook.slot, trampoline);
-        if islands.patch(body, hook.wrapper(), publish).is_err() {
-            hooks::set_real(hook.slot, symbol.address);
-            return Patched::Refused;
-        }
-        if let (Some(done), Some(slot)) = (
-            self.bodies.get_mut(self.count),
-            self.slots.get_mut(self.count),
-        ) {
-            *done = body.address;
-            *slot = hook.slot;
-            self.count = self.count.wrapping_add(1);
-        }
-        Patched::Done
-    }
 }
 
 /// What the program calls to run `main`: passes through, with the run in the environment.

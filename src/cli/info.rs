@@ -266,13 +266,14 @@ fn entry_names(bits: u64) -> Vec<&'static str> {
         .collect()
 }
 
-const FLAGS: [(u32, &str); 6] = [
+const FLAGS: [(u32, &str); 7] = [
     (spool::FLAG_MONOTONIC, "monotonic_clock"),
     (spool::FLAG_CALLERS, "callers"),
     (spool::FLAG_USABLE, "usable"),
     (spool::FLAG_LATE, "late"),
     (spool::FLAG_ON_DISK, "pool_on_disk"),
     (spool::FLAG_NO_HOOKS, "no_hooks"),
+    (spool::FLAG_NO_ALLOCATOR, "no_allocator"),
 ];
 
 fn flag_names(flags: u32) -> Vec<&'static str> {

@@ -7,9 +7,11 @@ use std::process::ExitCode;
 
 pub mod analyze;
 pub mod ctl;
+mod descendants;
 pub mod dump;
 pub mod info;
 pub mod pack;
+mod program;
 pub mod record;
 pub mod verify;
 

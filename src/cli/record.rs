@@ -1,5 +1,7 @@
 //! `rmtrace record`: runs a command and records it.
 
+use super::descendants::Descendants;
+use super::program::{self, Unrecordable};
 use anyhow::Context;
 use rmtrace::collector::sys::{self, Reaped};
 use rmtrace::collector::{Collector, Options, Summary};
@@ -141,6 +143,7 @@ fn record(args: Args) -> Result<ExitCode, Failure> {
     sys::survive_truncation();
     sys::become_subreaper();
     let collector = Collector::start(&options).map_err(own)?;
+    let obstacle = program::inspect_command(&args.command);
     let child = match start(&args.command, &library, &collector) {
         Ok(child) => child,
         Err(error) => {
@@ -159,14 +162,24 @@ fn record(args: Args) -> Result<ExitCode, Failure> {
         }
     };
     let mut watch = Watch::new(&collector, child.id(), args.quiet);
+    watch.anonymous = args.anonymous;
+    if let Some(obstacle) = obstacle {
+        watch.tell_unrecordable(obstacle);
+    }
     watch.until_over();
     let (status, interrupted) = (watch.status, watch.interrupted);
     watch.clear_line();
+    let unrecordable = std::mem::take(&mut watch.unrecordable);
     let run_dir = collector.run_dir().to_owned();
     match collector.finish() {
         Ok(summary) => {
             if !args.quiet {
                 summarize(&output, &summary);
+            }
+            if summary.calls == 0 && !summary.paused {
+                tell_empty(&output, &summary, &unrecordable);
+            } else if !args.quiet {
+                tell_all(&unrecordable);
             }
         }
         Err(error) => {
@@ -275,24 +288,13 @@ fn start(command: &[OsString], library: &Path, collector: &Collector) -> io::Res
     match run(program, arguments) {
         // A script without an interpreter line, as execvp(3) treats it.
         Err(error) if error.raw_os_error() == Some(libc::ENOEXEC) => {
-            let script = find_in_path(program).ok_or(error)?;
-            let mut words = vec![script];
+            let script = program::find_in_path(program).ok_or(error)?;
+            let mut words = vec![script.into_os_string()];
             words.extend_from_slice(arguments);
             run(OsStr::new("/bin/sh"), &words)
         }
         other => other,
     }
-}
-
-fn find_in_path(program: &OsStr) -> Option<OsString> {
-    if program.as_bytes().contains(&b'/') {
-        return Some(program.to_owned());
-    }
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|dir| dir.join(program))
-        .find(|path| path.is_file())
-        .map(PathBuf::into_os_string)
 }
 
 /// Waits for the end of everything that is recorded, with a line of progress on the terminal.
@@ -304,6 +306,11 @@ struct Watch<'a> {
     /// A second interrupt came.
     interrupted: bool,
     children: bool,
+    descendants: Descendants,
+    /// Programs that can't be recorded, the command's own first.
+    unrecordable: Vec<Unrecordable>,
+    /// Notes of the trace name no paths.
+    anonymous: bool,
     terminal: bool,
     shown: bool,
     told: bool,
@@ -321,6 +328,9 @@ impl<'a> Watch<'a> {
             status: None,
             interrupted: false,
             children: true,
+            descendants: Descendants::new(),
+            unrecordable: Vec::new(),
+            anonymous: false,
             terminal: !quiet && io::stderr().is_terminal(),
             shown: false,
             told: false,
@@ -349,6 +359,9 @@ impl<'a> Watch<'a> {
                 sys::send(self.pid, signal);
             }
             self.tell_failure();
+            for found in self.descendants.look() {
+                self.tell_unrecordable(found);
+            }
             if self.status.is_some() {
                 let since = *ended_at.get_or_insert_with(|| {
                     self.collector.hurry();
@@ -409,6 +422,25 @@ impl<'a> Watch<'a> {
                 self.collector.run_dir().display()
             );
         }
+    }
+
+    /// Names a program that can't be recorded, once.
+    fn tell_unrecordable(&mut self, found: Unrecordable) {
+        const NAMED: usize = 8;
+        if self.unrecordable.iter().any(|known| known.is_same(&found)) {
+            return;
+        }
+        if self.unrecordable.len() < NAMED {
+            self.collector.note(match self.anonymous {
+                true => format!("a program can't be recorded: {}", found.why),
+                false => found.to_string(),
+            });
+            if !self.quiet {
+                self.clear_line();
+                eprintln!("rmtrace: WARNING: {found}");
+            }
+        }
+        self.unrecordable.push(found);
     }
 
     fn tell_waiting(&mut self) {
@@ -481,17 +513,49 @@ fn bytes(number: u64) -> String {
     }
 }
 
-fn summarize(output: &Path, summary: &Summary) {
-    if !summary.hooked || summary.processes == 0 {
-        eprintln!(
-            "rmtrace: WARNING: {}: nothing was recorded. No process loaded librmtrace.so with an \
-             allocator that it could hook: the program may be static, setuid, 32-bit, use another C \
-             library than glibc, or clear its environment. `file PROGRAM` tells; record what it starts \
-             instead, or a dynamically linked build of it",
-            output.display()
-        );
-        return;
+/// Says at the end which programs could not be recorded: the warnings may have gone by long ago.
+fn tell_all(unrecordable: &[Unrecordable]) {
+    const NAMED: usize = 8;
+    let names: Vec<String> = unrecordable
+        .iter()
+        .take(NAMED)
+        .map(|found| found.path.display().to_string())
+        .collect();
+    match unrecordable.len() {
+        0 => {}
+        1 => eprintln!(
+            "rmtrace: WARNING: 1 program could not be recorded: {}",
+            names[0]
+        ),
+        n => {
+            let more = if n > NAMED { " ..." } else { "" };
+            let names = names.join(", ");
+            eprintln!("rmtrace: WARNING: {n} programs could not be recorded: {names}{more}");
+        }
     }
+}
+
+/// Says that the trace is empty, and why.
+fn tell_empty(output: &Path, summary: &Summary, unrecordable: &[Unrecordable]) {
+    let why = match (unrecordable.first(), summary.processes) {
+        (Some(found), _) => found.to_string(),
+        (None, 0) => {
+            "no process loaded librmtrace.so: the program may have cleared its environment, run in a \
+             container or on another machine, or change its user; record what it starts instead"
+                .to_owned()
+        }
+        (None, _) => {
+            "no allocation function was called that could be hooked: the program has an allocator of \
+             its own that no symbol names (its debug symbols, in Debian a -dbgsym package, can help), \
+             or it allocates nothing"
+                .to_owned()
+        }
+    };
+    let output = output.display();
+    eprintln!("rmtrace: WARNING: {output}: nothing was recorded, the trace is empty: {why}");
+}
+
+fn summarize(output: &Path, summary: &Summary) {
     let per_event = match summary.calls {
         0 => 0.0,
         calls => summary.bytes as f64 / calls as f64,

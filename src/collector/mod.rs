@@ -122,6 +122,7 @@ pub struct Status {
     beat: AtomicBool,
     childless: AtomicBool,
     ended: Mutex<Vec<(u32, i32)>>,
+    notes: Mutex<Vec<String>>,
 }
 
 /// How a recording ended.
@@ -324,6 +325,13 @@ impl Collector {
     pub fn ended(&self, pid: u32, status: i32) {
         if let Ok(mut ended) = self.status.ended.lock() {
             ended.push((pid, status));
+        }
+    }
+
+    /// Adds a note to the trace.
+    pub fn note(&self, note: String) {
+        if let Ok(mut notes) = self.status.notes.lock() {
+            notes.push(note);
         }
     }
 

@@ -4,6 +4,7 @@
 //! The programs are in `tests/programs`; [`harness`] builds, runs and reads. Tests that need a
 //! program which is not installed say `skipped:` and pass, unless `RMTRACE_CI` is set.
 
+mod allocators;
 mod browsers;
 mod collector;
 mod counted;
@@ -25,3 +26,4 @@ mod signals;
 mod small;
 mod threads;
 mod unchanged;
+mod unrecordable;

@@ -104,8 +104,11 @@ fn a_function_too_short_to_be_patched() {
                 1000,
                 "{how:?} {flags:?}"
             );
-            let said = format!("{}", recorded.info());
-            assert!(said.contains("free"), "info names the function: {said}");
+            let info = recorded.info();
+            let refused = &info["processes"][0]["hooks"]["refused"];
+            assert_eq!(*refused, serde_json::json!(["free"]), "{how:?} {flags:?}");
+            let notes = format!("{}", info["run"]["notes"]);
+            assert!(notes.contains("could not be patched"), "{how:?}: {notes}");
         }
     }
 }

@@ -23,6 +23,11 @@ const PROCESSES_SHOWN: usize = 20;
 /// The report as text.
 pub fn render(report: &Report, options: Options) -> String {
     let mut out = first_lines(report);
+    // Why a trace is empty is the first thing to know.
+    let is_empty = report.figures.events.total == 0;
+    if is_empty {
+        out.push_str(&notes(report));
+    }
     section(&mut out, &report.figures, report.duration_ns, options);
     if report.process.is_none() {
         out.push_str(&tables::processes(report, limit(options)));
@@ -35,10 +40,15 @@ pub fn render(report: &Report, options: Options) -> String {
         }
     }
     out.push_str(&tables::marks(report, options.all_processes));
-    for note in &report.trace.notes {
-        let _ = writeln!(out, "note: {note}");
+    if !is_empty {
+        out.push_str(&notes(report));
     }
     out
+}
+
+fn notes(report: &Report) -> String {
+    let notes = report.trace.notes.iter();
+    notes.map(|note| format!("note: {note}\n")).collect()
 }
 
 fn limit(options: Options) -> usize {

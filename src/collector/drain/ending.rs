@@ -9,7 +9,7 @@ use rmtrace_file::gather::clock::Stamps;
 use rmtrace_file::gather::image::Slot;
 use rmtrace_file::gather::journal::Entry;
 use rmtrace_file::gather::lease::Lease;
-use rmtrace_file::gather::pack::{flag_notes, noticed_notes};
+use rmtrace_file::gather::pack::{flag_notes, noticed_notes, refused_note};
 use rmtrace_file::gather::processes::{end_replaced, slot_of_image};
 use rmtrace_file::gather::run_dir::stamps_of;
 use rmtrace_file::gather::spool_file::for_each_chunk;
@@ -397,9 +397,14 @@ impl Drain {
         info.monotonic_clock = self.spools.iter().any(|spool| {
             spool.image.is_some() && stamps_of(spool.image.as_ref()) == Stamps::Monotonic
         });
+        if let Ok(mut notes) = self.status.notes.lock() {
+            info.notes.append(&mut notes);
+        }
         info.notes.extend(self.note_of_pauses());
         info.notes.extend(self.report.note());
         info.notes.extend(flag_notes(self.flags.iter().copied()));
+        info.notes
+            .extend(refused_note(processes.iter().map(|p| p.hooks.refused)));
         info.notes.extend(noticed_notes(&self.noticed));
         if self.failed_journal {
             info.notes

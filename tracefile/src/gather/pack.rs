@@ -15,9 +15,9 @@ use crate::model::{Mark, Process, RunInfo, StartedBy, TICK_NS_DEFAULT};
 use crate::reader::{FrameScratch, TraceReader};
 use crate::writer::TraceWriter;
 use rmtrace_format::chunk::Triple;
-use rmtrace_format::event::Kind;
+use rmtrace_format::event::{Entry, Kind};
 use rmtrace_format::record::MARK_SUSPEND;
-use rmtrace_format::spool::{FLAG_LATE, FLAG_NO_HOOKS, FLAG_ON_DISK};
+use rmtrace_format::spool::{FLAG_LATE, FLAG_NO_ALLOCATOR, FLAG_NO_HOOKS, FLAG_ON_DISK};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -580,7 +580,31 @@ pub fn flag_notes(flags: impl Iterator<Item = u32> + Clone) -> Vec<String> {
         "the pool was not on a memory file system, which slows the program down",
     );
     say(FLAG_NO_HOOKS, "no allocation function could be hooked");
+    say(
+        FLAG_NO_ALLOCATOR,
+        "the program calls no allocation function that could be found: if it has an allocator of its own, \
+         that is not recorded (its debug symbols, in Debian a -dbgsym package, can help)",
+    );
     notes
+}
+
+/// A note on functions that could not be patched, of processes' bits of them; used by the collector too.
+pub fn refused_note(refused: impl Iterator<Item = u64>) -> Option<String> {
+    let (processes, bits) = refused
+        .filter(|bits| *bits != 0)
+        .fold((0, 0), |(count, all), bits| (count + 1, all | bits));
+    let names: Vec<&str> = Entry::ALL
+        .iter()
+        .filter(|entry| bits >> (**entry as u8) & 1 == 1)
+        .map(|entry| entry.name())
+        .collect();
+    (processes > 0).then(|| {
+        format!(
+            "{processes} of the processes: some functions could not be patched, and calls of them may be \
+             missing: {}",
+            names.join(", ")
+        )
+    })
 }
 
 fn run_notes(
@@ -590,6 +614,8 @@ fn run_notes(
     report: &PackReport,
 ) -> Vec<String> {
     let mut notes = flag_notes(members.iter().filter_map(|m| Some(m.image.as_ref()?.flags)));
+    let refused = members.iter().filter_map(|m| m.image.as_ref());
+    notes.extend(refused_note(refused.map(|image| image.hooks.refused)));
     if members
         .iter()
         .any(|m| m.link.started_by != StartedBy::Root && m.link.parent.is_none())
