@@ -20,6 +20,7 @@ mod order;
 mod own_allocator;
 mod places;
 mod programs;
+mod resizes;
 mod signals;
 mod threads;
 mod unchanged;
