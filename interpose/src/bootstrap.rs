@@ -24,6 +24,12 @@ fn start() -> usize {
 /// Whether `block` came from here.
 #[inline(always)]
 pub fn owns(block: usize) -> bool {
+    USED.load(Relaxed) != 0 && is_within(block)
+}
+
+#[cold]
+#[inline(never)]
+fn is_within(block: usize) -> bool {
     block.wrapping_sub(start()) < BYTES
 }
 

@@ -39,6 +39,7 @@ pub fn is_monotonic() -> bool {
     MONOTONIC.load(Relaxed)
 }
 
+#[inline(never)]
 fn now_ns(clock: i32) -> u64 {
     let mut time = [0i64; 2];
     let vdso = VDSO_CLOCK.load(Relaxed);
@@ -72,23 +73,34 @@ pub fn stamp_before() -> u64 {
     if MONOTONIC.load(Relaxed) {
         return monotonic_ns();
     }
-    // SAFETY: x86-64 has `rdtsc`.
-    unsafe { _rdtsc() }
+    ticks()
 }
 
-/// A stamp for what has happened: the counter is read after the loads before it. `alone` (no other
-/// thread records in this process) saves the fence, as nobody's order depends on it.
-#[inline(always)]
+/// A stamp for what has happened: see [`ticks_after`].
 pub fn stamp_after(alone: bool) -> u64 {
     if MONOTONIC.load(Relaxed) {
         return monotonic_ns();
     }
+    ticks_after(alone)
+}
+
+/// The time-stamp counter, whether it is to be trusted or not: the hot path's stamp of what comes next.
+/// Where it is not, all records take the cold path, which reads the other clock.
+#[inline(always)]
+pub fn ticks() -> u64 {
+    // SAFETY: x86-64 has `rdtsc`.
+    unsafe { _rdtsc() }
+}
+
+/// As [`ticks`], of what has happened: the counter is read after the loads before it. `alone` (no other
+/// thread records in this process) saves the fence, as nobody's order depends on it.
+#[inline(always)]
+pub fn ticks_after(alone: bool) -> u64 {
     if !alone {
         // SAFETY: a fence changes nothing but order.
         unsafe { asm!("lfence", options(nostack, preserves_flags)) };
     }
-    // SAFETY: x86-64 has `rdtsc`.
-    unsafe { _rdtsc() }
+    ticks()
 }
 
 /// One moment on three clocks. The TSC is read before and after the clock, up to a few times until

@@ -352,10 +352,11 @@ pub fn wrapper() -> usize {
     thunk as *const () as usize
 }
 
-/// Adds the return address and the number of the function as arguments: none has more than four.
+/// Adds the place of the return address and the number of the function as arguments: none has more than
+/// four.
 #[unsafe(naked)]
 unsafe extern "C" fn thunk() {
-    naked_asm!("mov r8, [rsp]", "mov r9, r11", "jmp {}", sym hook)
+    naked_asm!("mov r8, rsp", "mov r9, r11", "jmp {}", sym hook)
 }
 
 type Original = unsafe extern "C" fn(usize, usize, usize, usize) -> usize;
@@ -422,13 +423,19 @@ extern "C" fn hook(a: usize, b: usize, c: usize, d: usize, caller: usize, number
     if shape == Shape::Block && x == 0 {
         return call();
     }
-    let Guard::Record(thread) = thread::enter() else {
+    let guard = match shape {
+        Shape::Block => thread::enter_inside(caller),
+        _ => thread::enter(caller),
+    };
+    let Guard::Record(thread) = guard else {
         return call();
     };
     const PAGE_LOG2: u8 = 12;
     let (size, align) = match shape {
         Shape::Block => {
-            thread.freeing(entry, x, caller);
+            if !thread.freeing(entry, x) {
+                thread.freeing_rare(entry, x);
+            }
             let result = call();
             thread.leave();
             return result;
@@ -440,7 +447,7 @@ extern "C" fn hook(a: usize, b: usize, c: usize, d: usize, caller: usize, number
                 0 => unsafe { (x as *const usize).read() },
                 _ => 0,
             };
-            thread.allocated(entry, log2(y), block, z, caller);
+            thread.allocated(entry, log2(y), block, z);
             return error;
         }
         Shape::Resize | Shape::ResizeProduct | Shape::ResizeOrFree | Shape::ResizeInPlace => {
@@ -448,7 +455,7 @@ extern "C" fn hook(a: usize, b: usize, c: usize, d: usize, caller: usize, number
                 Shape::ResizeProduct => y.saturating_mul(z),
                 _ => y,
             };
-            let tsc = clock::stamp_before();
+            let before = clock::stamp_before();
             let result = call();
             let new = match shape {
                 // It answers with the size that the block has now.
@@ -460,18 +467,20 @@ extern "C" fn hook(a: usize, b: usize, c: usize, d: usize, caller: usize, number
                 && x != 0
                 && (shape == Shape::ResizeOrFree
                     || size == 0 && zero_frees && shape != Shape::ResizeInPlace);
-            thread.reallocated(&mut Record {
-                entry,
-                align_log2: 0,
-                freed,
-                address: x as u64,
-                new_address: new as u64,
-                size: size as u64,
-                tsc,
-                tsc_end: tsc,
-                caller: caller as u64,
-                usable: 0,
-            });
+            if !thread.reallocated(entry, x, new, size, before) {
+                thread.reallocated_rare(Record {
+                    entry,
+                    align_log2: 0,
+                    freed,
+                    address: x as u64,
+                    new_address: new as u64,
+                    size: size as u64,
+                    tsc: before,
+                    tsc_end: before,
+                    caller: 0,
+                    usable: 0,
+                });
+            }
             return result;
         }
         Shape::Size | Shape::Throws => (x, 0),
@@ -486,6 +495,5 @@ extern "C" fn hook(a: usize, b: usize, c: usize, d: usize, caller: usize, number
         Shape::TextPart => (length(x, y), 0),
     };
     let block = call();
-    thread.allocated(entry, align, block, size, caller);
-    block
+    thread.allocated(entry, align, block, size)
 }

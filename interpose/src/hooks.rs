@@ -2,8 +2,8 @@
 //!
 //! Each wrapper exists twice, with the same code: under the function's own name, exported, for
 //! programs that take their allocator from a library; and under a name of ours, for patched
-//! functions (an exported name may lead back to the program's own definition). Both add the return
-//! address as one more argument and jump to the Rust function.
+//! functions (an exported name may lead back to the program's own definition). Both add the place of the
+//! return address (`caller`) as one more argument and jump to the Rust function.
 
 use crate::thread::{self, Guard, Thread};
 use crate::{bootstrap, clock, start};
@@ -44,21 +44,14 @@ pub fn set_zero_frees(frees: bool) {
     ZERO_FREES.store(frees, Relaxed);
 }
 
-type Original = unsafe extern "C" fn(usize, usize, usize, usize) -> usize;
-
-/// The original in `slot`; starts the library if it was called before its constructor.
+/// Address of the original in `slot`, 0 if there is none; starts the library if it was called before
+/// its constructor.
 #[inline(always)]
-fn original(slot: usize) -> Option<Original> {
-    let mut address = real(slot);
-    if address == 0 {
-        address = original_cold(slot);
-        if address == 0 {
-            return None;
-        }
+fn original(slot: usize) -> usize {
+    match real(slot) {
+        0 => original_cold(slot),
+        address => address,
     }
-    // SAFETY: `start` stores addresses of functions that are called with at most four words and
-    // return one; more arguments than a function takes are ignored by the calling convention.
-    Some(unsafe { core::mem::transmute::<usize, Original>(address) })
 }
 
 #[cold]
@@ -75,95 +68,160 @@ fn original_cold(slot: usize) -> usize {
     address
 }
 
+/// Calls the original at `address` with one to three words.
+///
+/// # Safety
+/// `address` came from [`original`], and the arguments are what that function takes; more are ignored
+/// by the calling convention.
+#[inline(always)]
+unsafe fn call<const N: usize>(address: usize, args: [usize; N]) -> usize {
+    type One = unsafe extern "C" fn(usize) -> usize;
+    type Two = unsafe extern "C" fn(usize, usize) -> usize;
+    type Three = unsafe extern "C" fn(usize, usize, usize) -> usize;
+    // SAFETY: `start` stores addresses of functions that take words and return one; the rest is the
+    // caller's promise.
+    unsafe {
+        match *args.as_slice() {
+            [a] => core::mem::transmute::<usize, One>(address)(a),
+            [a, b] => core::mem::transmute::<usize, Two>(address)(a, b),
+            [a, b, c] => core::mem::transmute::<usize, Three>(address)(a, b, c),
+            _ => crate::sys::abort(),
+        }
+    }
+}
+
 const PAGE_LOG2: u8 = 12;
 
 fn log2(alignment: usize) -> u8 {
     (alignment.trailing_zeros() & 63) as u8
 }
 
-/// An allocation through the original in `entry`'s slot, with up to four words of arguments.
+/// An allocation through the original in `entry`'s slot, with its words of arguments.
 #[inline(always)]
-fn allocate(entry: Entry, align_log2: u8, size: usize, args: [usize; 3], caller: usize) -> usize {
-    let Some(original) = original(entry as usize) else {
+fn allocate<const N: usize>(
+    entry: Entry,
+    align_log2: u8,
+    size: usize,
+    args: [usize; N],
+    caller: usize,
+) -> usize {
+    let original = original(entry as usize);
+    if original == 0 {
         return bootstrap::allocate(size, align_log2);
-    };
-    let [a, b, c] = args;
-    match thread::enter() {
+    }
+    match thread::enter(caller) {
         Guard::Record(thread) => {
             // SAFETY: the arguments are the caller's.
-            let block = unsafe { original(a, b, c, 0) };
-            thread.allocated(entry, align_log2, block, size, caller);
-            block
+            let block = unsafe { call(original, args) };
+            thread.allocated(entry, align_log2, block, size)
         }
         // SAFETY: as above.
-        Guard::Pass => unsafe { original(a, b, c, 0) },
+        Guard::Pass => unsafe { call(original, args) },
     }
 }
 
 /// A free of `block`, one of the arguments.
 #[inline(always)]
-fn release(entry: Entry, block: usize, args: [usize; 3], caller: usize) {
+fn release<const N: usize>(entry: Entry, block: usize, args: [usize; N], caller: usize) {
     if block == 0 || bootstrap::owns(block) {
         return;
     }
-    let Some(original) = original(entry as usize) else {
+    let original = original(entry as usize);
+    if original == 0 {
         return;
-    };
-    let [a, b, c] = args;
-    match thread::enter() {
+    }
+    match thread::enter_inside(caller) {
         Guard::Record(thread) => {
-            thread.freeing(entry, block, caller);
+            if !thread.freeing(entry, block) {
+                let mut words = args.into_iter().chain([0; 3]);
+                let mut next = || words.next().unwrap_or_default();
+                return release_rare(thread, entry, block, next(), next(), next());
+            }
             // SAFETY: the arguments are the caller's.
-            unsafe { original(a, b, c, 0) };
+            unsafe { call(original, args) };
             thread.leave();
         }
-        // SAFETY: as above.
         Guard::Pass => {
             // SAFETY: as above.
-            unsafe { original(a, b, c, 0) };
+            unsafe { call(original, args) };
         }
     }
 }
 
+/// A free that [`Thread::freeing`] could not record.
+#[cold]
+#[inline(never)]
+fn release_rare(thread: &mut Thread, entry: Entry, block: usize, a: usize, b: usize, c: usize) {
+    thread.freeing_rare(entry, block);
+    let original = original(entry as usize);
+    if original != 0 {
+        // SAFETY: the arguments are the caller's.
+        unsafe { call(original, [a, b, c]) };
+    }
+    thread.leave();
+}
+
 /// A realloc of `block` to `size` bytes.
 #[inline(always)]
-fn resize(entry: Entry, block: usize, size: usize, args: [usize; 3], caller: usize) -> usize {
+fn resize<const N: usize>(
+    entry: Entry,
+    block: usize,
+    size: usize,
+    args: [usize; N],
+    caller: usize,
+) -> usize {
     if bootstrap::owns(block) {
         let new = allocate_plain(size, caller);
         bootstrap::copy_out(block, new, size);
         return new;
     }
-    let Some(original) = original(entry as usize) else {
+    let original = original(entry as usize);
+    if original == 0 {
         return bootstrap::allocate(size, 4);
-    };
-    let [a, b, c] = args;
-    match thread::enter() {
+    }
+    match thread::enter(caller) {
         Guard::Record(thread) => {
-            let tsc = clock::stamp_before();
+            let before = clock::stamp_before();
             // SAFETY: the arguments are the caller's.
-            let new = unsafe { original(a, b, c, 0) };
-            let freed = new == 0 && size == 0 && block != 0 && ZERO_FREES.load(Relaxed);
-            thread.reallocated(&mut Record {
-                entry,
-                align_log2: 0,
-                freed,
-                address: block as u64,
-                new_address: new as u64,
-                size: size as u64,
-                tsc,
-                tsc_end: tsc,
-                caller: caller as u64,
-                usable: 0,
-            });
-            new
+            let new = unsafe { call(original, args) };
+            if thread.reallocated(entry, block, new, size, before) {
+                return new;
+            }
+            resize_rare(thread, entry, block, new, size, before)
         }
         // SAFETY: as above.
-        Guard::Pass => unsafe { original(a, b, c, 0) },
+        Guard::Pass => unsafe { call(original, args) },
     }
 }
 
+/// The end of a realloc that [`Thread::reallocated`] could not record. `new`.
+#[cold]
+#[inline(never)]
+fn resize_rare(
+    thread: &mut Thread,
+    entry: Entry,
+    block: usize,
+    new: usize,
+    size: usize,
+    before: u64,
+) -> usize {
+    thread.reallocated_rare(Record {
+        entry,
+        align_log2: 0,
+        freed: new == 0 && size == 0 && block != 0 && ZERO_FREES.load(Relaxed),
+        address: block as u64,
+        new_address: new as u64,
+        size: size as u64,
+        tsc: before,
+        tsc_end: before,
+        caller: 0,
+        usable: 0,
+    });
+    new
+}
+
 fn allocate_plain(size: usize, caller: usize) -> usize {
-    allocate(Entry::Malloc, 0, size, [size, 0, 0], caller)
+    allocate(Entry::Malloc, 0, size, [size], caller)
 }
 
 fn product(count: usize, size: usize) -> usize {
@@ -171,7 +229,7 @@ fn product(count: usize, size: usize) -> usize {
 }
 
 extern "C" fn malloc_hook(size: usize, caller: usize) -> usize {
-    allocate(Entry::Malloc, 0, size, [size, 0, 0], caller)
+    allocate(Entry::Malloc, 0, size, [size], caller)
 }
 
 extern "C" fn calloc_hook(count: usize, size: usize, caller: usize) -> usize {
@@ -179,13 +237,13 @@ extern "C" fn calloc_hook(count: usize, size: usize, caller: usize) -> usize {
         Entry::Calloc,
         0,
         product(count, size),
-        [count, size, 0],
+        [count, size],
         caller,
     )
 }
 
 extern "C" fn realloc_hook(block: usize, size: usize, caller: usize) -> usize {
-    resize(Entry::Realloc, block, size, [block, size, 0], caller)
+    resize(Entry::Realloc, block, size, [block, size], caller)
 }
 
 extern "C" fn reallocarray_hook(block: usize, count: usize, size: usize, caller: usize) -> usize {
@@ -199,11 +257,11 @@ extern "C" fn reallocarray_hook(block: usize, count: usize, size: usize, caller:
 }
 
 extern "C" fn free_hook(block: usize, caller: usize) {
-    release(Entry::Free, block, [block, 0, 0], caller);
+    release(Entry::Free, block, [block], caller);
 }
 
 extern "C" fn cfree_hook(block: usize, caller: usize) {
-    release(Entry::Cfree, block, [block, 0, 0], caller);
+    release(Entry::Cfree, block, [block], caller);
 }
 
 extern "C" fn free_sized_hook(block: usize, size: usize, caller: usize) {
@@ -221,7 +279,8 @@ extern "C" fn posix_memalign_hook(
     caller: usize,
 ) -> usize {
     const ENOMEM: usize = 12;
-    let Some(original) = original(Entry::PosixMemalign as usize) else {
+    let original = original(Entry::PosixMemalign as usize);
+    if original == 0 {
         let block = bootstrap::allocate(size, log2(align));
         if block == 0 {
             return ENOMEM;
@@ -229,21 +288,21 @@ extern "C" fn posix_memalign_hook(
         // SAFETY: the caller's pointer.
         unsafe { out.write(block) };
         return 0;
-    };
-    match thread::enter() {
+    }
+    match thread::enter(caller) {
         Guard::Record(thread) => {
             // SAFETY: the arguments are the caller's.
-            let error = unsafe { original(out as usize, align, size, 0) };
+            let error = unsafe { call(original, [out as usize, align, size]) };
             let block = match error as u32 {
                 // SAFETY: after success the function has stored there.
                 0 => unsafe { out.read() },
                 _ => 0,
             };
-            thread.allocated(Entry::PosixMemalign, log2(align), block, size, caller);
+            thread.allocated(Entry::PosixMemalign, log2(align), block, size);
             error
         }
         // SAFETY: as above.
-        Guard::Pass => unsafe { original(out as usize, align, size, 0) },
+        Guard::Pass => unsafe { call(original, [out as usize, align, size]) },
     }
 }
 
@@ -348,7 +407,7 @@ delete_hooks! {
 }
 
 extern "C" fn moz_arena_malloc_hook(arena: usize, size: usize, caller: usize) -> usize {
-    allocate(Entry::MozArenaMalloc, 0, size, [arena, size, 0], caller)
+    allocate(Entry::MozArenaMalloc, 0, size, [arena, size], caller)
 }
 
 extern "C" fn moz_arena_calloc_hook(
@@ -382,7 +441,7 @@ extern "C" fn moz_arena_realloc_hook(
 }
 
 extern "C" fn moz_arena_free_hook(arena: usize, block: usize, caller: usize) {
-    release(Entry::MozArenaFree, block, [arena, block, 0], caller);
+    release(Entry::MozArenaFree, block, [arena, block], caller);
 }
 
 extern "C" fn moz_arena_memalign_hook(
@@ -401,14 +460,15 @@ extern "C" fn moz_arena_memalign_hook(
 }
 
 /// Frees nothing: the arena has to be empty by then.
-extern "C" fn moz_dispose_arena_hook(arena: usize) {
-    if let Guard::Record(thread) = thread::enter() {
+extern "C" fn moz_dispose_arena_hook(arena: usize, caller: usize) {
+    if let Guard::Record(thread) = thread::enter(caller) {
         thread.mark(MARK_DISPOSE_ARENA, arena as u64);
         thread.leave();
     }
-    if let Some(original) = original(DISPOSE_ARENA) {
+    let original = original(DISPOSE_ARENA);
+    if original != 0 {
         // SAFETY: the argument is the caller's.
-        unsafe { original(arena, 0, 0, 0) };
+        unsafe { call(original, [arena]) };
     }
 }
 
@@ -435,6 +495,7 @@ global_asm!(
     "mov rbx, rdi",
     "mov r12, rsi",
     "mov esi, \\entry",
+    "lea rdx, [rsp + 24]",
     "call rmtrace_new_begin",
     "mov r13, rax",
     "mov rdi, rbx",
@@ -448,7 +509,6 @@ global_asm!(
     "mov rdx, r12",
     "mov rcx, rax",
     "mov r8d, \\entry",
-    "mov r9, [rsp + 24]",
     "call rmtrace_new_end",
     "2: pop r13",
     ".cfi_def_cfa_offset 24",
@@ -583,8 +643,8 @@ extern "C" fn longjmp_begin(n: usize, target: *const usize) -> usize {
     }
 }
 
-extern "C" fn new_begin(size: usize, entry: usize) -> *mut Thread {
-    match thread::enter() {
+extern "C" fn new_begin(size: usize, entry: usize, caller: usize) -> *mut Thread {
+    match thread::enter(caller) {
         Guard::Record(thread) => {
             thread.pending = (entry as u64) << 58 | 1 << 57 | (size as u64 & ((1 << 56) - 1));
             thread
@@ -599,7 +659,6 @@ extern "C" fn new_end(
     align: usize,
     block: usize,
     entry: usize,
-    caller: usize,
 ) -> usize {
     let is_aligned =
         entry == Entry::NewAligned as usize || entry == Entry::NewArrayAligned as usize;
@@ -608,7 +667,7 @@ extern "C" fn new_end(
     let thread = unsafe { thread.as_mut() };
     if let (Some(thread), Some(entry)) = (thread, Entry::from_number(entry as u8)) {
         thread.pending = 0;
-        thread.allocated(entry, align_log2, block, size, caller);
+        thread.allocated(entry, align_log2, block, size);
     }
     block
 }
@@ -650,7 +709,7 @@ macro_rules! thunks {
                 #[unsafe(no_mangle)]
                 #[unsafe(naked)]
                 unsafe extern "C" fn $exported() {
-                    naked_asm!(concat!("mov ", $register, ", [rsp]"), "jmp {}", sym $hook)
+                    naked_asm!(concat!("mov ", $register, ", rsp"), "jmp {}", sym $hook)
                 }
             )*
         }
@@ -660,7 +719,7 @@ macro_rules! thunks {
             $(
                 #[unsafe(naked)]
                 pub unsafe extern "C" fn $exported() {
-                    naked_asm!(concat!("mov ", $register, ", [rsp]"), "jmp {}", sym $hook)
+                    naked_asm!(concat!("mov ", $register, ", rsp"), "jmp {}", sym $hook)
                 }
             )*
         }
@@ -671,7 +730,7 @@ macro_rules! internal_thunks {
     ($($name:ident $hook:ident $register:literal;)*) => {$(
         #[unsafe(naked)]
         unsafe extern "C" fn $name() {
-            naked_asm!(concat!("mov ", $register, ", [rsp]"), "jmp {}", sym $hook)
+            naked_asm!(concat!("mov ", $register, ", rsp"), "jmp {}", sym $hook)
         }
     )*};
 }
@@ -714,7 +773,7 @@ internal_thunks! {
     moz_arena_realloc_thunk moz_arena_realloc_hook "rcx";
     moz_arena_free_thunk moz_arena_free_hook "rdx";
     moz_arena_memalign_thunk moz_arena_memalign_hook "rcx";
-    moz_dispose_arena_thunk moz_dispose_arena_hook "rdx";
+    moz_dispose_arena_thunk moz_dispose_arena_hook "rsi";
 }
 
 macro_rules! hooks {

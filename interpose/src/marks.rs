@@ -31,7 +31,7 @@ unsafe extern "C" fn rmtrace_mark(name: *const c_char) -> c_int {
 /// Whether calls are being recorded now.
 #[unsafe(no_mangle)]
 extern "C" fn rmtrace_is_recording() -> c_int {
-    c_int::from(process::is_started() && !rundir::is_paused())
+    c_int::from(process::is_started() && rundir::paused() == 0)
 }
 
 /// The bytes of a string.

@@ -28,15 +28,18 @@ const EPOCH_FIRST: u64 = 2;
 #[repr(C, align(4096))]
 struct WipedPage {
     epoch: AtomicU64,
-    rest: UnsafeCell<[u8; 4088]>,
+    /// All ones where `epoch` is a process' own, else 0.
+    alive: AtomicUsize,
+    rest: UnsafeCell<[u8; 4080]>,
 }
 
-// SAFETY: only `epoch` is used.
+// SAFETY: `rest` is not used.
 unsafe impl Sync for WipedPage {}
 
 static WIPED: WipedPage = WipedPage {
     epoch: AtomicU64::new(0),
-    rest: UnsafeCell::new([0; 4088]),
+    alive: AtomicUsize::new(0),
+    rest: UnsafeCell::new([0; 4080]),
 };
 
 static STARTED: AtomicBool = AtomicBool::new(false);
@@ -80,6 +83,12 @@ pub fn is_newborn() -> bool {
     epoch() == EPOCH_WIPED && is_started()
 }
 
+/// All ones, but 0 in a process that was forked and does not know it yet.
+#[inline(always)]
+pub fn alive_mask() -> usize {
+    WIPED.alive.load(Acquire)
+}
+
 /// Number of this process in the spool.
 pub fn number() -> u32 {
     epoch().wrapping_sub(EPOCH_FIRST) as u32
@@ -94,6 +103,11 @@ pub fn is_alone() -> bool {
 /// Whether recording runs.
 pub fn is_started() -> bool {
     STARTED.load(Acquire)
+}
+
+/// Whether records carry the callers' addresses.
+pub fn wants_callers() -> bool {
+    CALLERS.load(Relaxed)
 }
 
 /// Whether records carry extra columns, which take the cold path.
@@ -176,6 +190,7 @@ pub fn start(setup: &Setup) -> bool {
     WIPED
         .epoch
         .store(EPOCH_FIRST.wrapping_add(number as u64), Release);
+    WIPED.alive.store(usize::MAX, Release);
     true
 }
 
@@ -434,6 +449,11 @@ fn renew_from(forker: Option<&Thread>) -> bool {
     FREE_STATES.store(0, Relaxed);
     NUMBERS.store(0, Relaxed);
     ALONE.store(true, Relaxed);
+    // The hot path of a thread that has not called yet must not find the parent's chunk behind `alive`:
+    // it loads that first, `end` then.
+    for state in (0..STATES.load(Relaxed)).filter_map(state_at) {
+        state.unsettle();
+    }
     // The states of the parent's other threads belong to nobody here. Without a forker the forking
     // thread has not called yet, and one of the states is its own: then none is used again.
     if let Some(own) = forker.map(index_of) {
@@ -449,6 +469,7 @@ fn renew_from(forker: Option<&Thread>) -> bool {
     WIPED
         .epoch
         .store(EPOCH_FIRST.wrapping_add(number as u64), Release);
+    WIPED.alive.store(usize::MAX, Release);
     true
 }
 
@@ -461,10 +482,10 @@ fn write_positions(number: u32, parent: u32, forker: Option<&Thread>) {
     let forker_index = forker.map(index_of);
     for index in 0..STATES.load(Relaxed) {
         let position = match (Some(index) == forker_index, forker) {
-            (true, Some(state)) => Some((state.number, state.calls.load(Relaxed))),
+            (true, Some(state)) => Some((state.number, state.calls())),
             _ => state_at(index)
                 .filter(|state| state.live && state.epoch() == parent_epoch)
-                .map(|state| (state.number, state.calls.load(Relaxed))),
+                .map(|state| (state.number, state.calls())),
         };
         let Some((thread, calls)) = position else {
             continue;

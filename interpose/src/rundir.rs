@@ -42,10 +42,10 @@ static CONTROL: ControlPage = ControlPage {
     rest: UnsafeCell::new([0; CONTROL_BYTES - size_of::<Control>()]),
 };
 
-/// Whether recording is paused in the whole run: one comparison with memory.
+/// Not 0 while recording is paused in the whole run: one load.
 #[inline(always)]
-pub fn is_paused() -> bool {
-    CONTROL.control.paused.0.load(Relaxed) != 0
+pub fn paused() -> u32 {
+    CONTROL.control.paused.0.load(Relaxed)
 }
 
 /// A run that can be written to.
@@ -194,7 +194,11 @@ impl Run {
         }
         let fd = fd as i32;
         let mut at = -1;
-        if sys::ftruncate(fd, bytes as u64) == 0 {
+        let has_room = !in_pool || {
+            let found = sys::file_system(fd);
+            !found.in_memory || found.free_bytes >= SPOOL_ROOM_BYTES_MIN
+        };
+        if has_room && sys::ftruncate(fd, bytes as u64) == 0 {
             let protection = sys::PROT_READ | sys::PROT_WRITE;
             let flags = sys::MAP_SHARED | sys::MAP_NORESERVE;
             // SAFETY: a new mapping.
@@ -322,6 +326,10 @@ fn make_pool(run: &Text, environment: &Environment, random: &[u8]) -> Option<boo
     }
     (sys::mkdir(link.path()?, 0o700) == 0).then_some(true)
 }
+
+/// Room that a memory file system must have for a spool to be put there: one that is full but for what
+/// somebody just gave back would take the header, and then drop calls.
+const SPOOL_ROOM_BYTES_MIN: u64 = 1 << 20;
 
 /// Room that a memory file system must have for a pool to be put there.
 const ROOM_BYTES_MIN: u64 = 16 << 20;

@@ -117,11 +117,11 @@ pub fn header(number: u32) -> *mut ChunkHeader {
     BASE.load(Relaxed).wrapping_add(offset) as *mut ChunkHeader
 }
 
-/// Address behind the chunk.
-pub fn chunk_end(header: *mut ChunkHeader) -> usize {
+/// Bytes of records that the chunk holds.
+pub fn capacity(header: *mut ChunkHeader) -> usize {
     // SAFETY: the caller holds the chunk.
-    let bytes = unsafe { (*header).chunk_bytes.load(Relaxed) };
-    (header as usize).wrapping_add(bytes as usize)
+    let bytes = unsafe { (*header).chunk_bytes.load(Relaxed) } as usize;
+    bytes.min(chunk::LARGE_BYTES).saturating_sub(HEADER_BYTES)
 }
 
 fn directory(slab: u32) -> &'static AtomicU8 {

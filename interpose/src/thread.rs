@@ -1,21 +1,26 @@
 //! A thread's private state and the hot path: guard, stamp, record, publish.
 //!
-//! Costs (see docs/benchmarks.md): a recorded malloc or free is about 45 instructions here, one
-//! `rdtsc`, in a process with several threads one `lfence` on the allocation side.
+//! Costs (see docs/benchmarks.md, and benches/instructions for the figures of today): a recorded call
+//! is 60 to 110 instructions, one `rdtsc` (a realloc two), in a process with several threads one
+//! `lfence` on the allocation side.
 //!
 //! Invariants:
 //! 1. A thread's state lies in private memory that is never unmapped, so a forked child sees a copy
 //!    of every thread's state as it was at the fork.
-//! 2. `cursor` and `calls` change after the record is published; the shared counters change between
-//!    the two. Whoever is killed in between leaves counters at most one call behind.
+//! 2. `position` changes after the record is published; the shared counters change between the two.
+//!    Whoever is killed in between leaves counters at most one call behind. It is one word, so that a
+//!    process forked meanwhile by another thread sees a call whole or not at all.
 //! 3. While `guard` is odd the thread is inside our own code and must not record.
+//! 4. Whatever the hot path can't do is found by one comparison, as each makes a number large: no
+//!    chunk or a full one, extra columns, a clock that is no counter (`end` is 0 or small), a forked
+//!    process ([`process::alive_mask`] is 0), a stamp far from the time base, a wide size or address.
 
 use crate::{clock, process, rundir, spool, sys};
 use core::arch::{asm, global_asm};
 use core::ptr::null_mut;
 use core::sync::atomic::Ordering::{Relaxed, Release};
 use core::sync::atomic::{AtomicU64, AtomicUsize, compiler_fence};
-use rmtrace_format::chunk::{ChunkHeader, HEADER_BYTES};
+use rmtrace_format::chunk::{ChunkHeader, HEADER_BYTES, LARGE_BYTES};
 use rmtrace_format::event::{Entry, Kind};
 use rmtrace_format::record::{self, Item, Name, Record, Records};
 use rmtrace_format::spool::Drop;
@@ -35,21 +40,21 @@ global_asm!(
 /// State of one thread, 192 bytes in the table of [`process`].
 #[repr(C, align(64))]
 pub struct Thread {
-    /// 0 outside of hooked functions, else the outermost call's stack pointer; plus 1 while our own
-    /// code works.
+    /// 0 outside of hooked functions, else the outermost call's stack pointer as it is called, where its
+    /// return address lies; plus 1 while our own code works.
     pub guard: AtomicUsize,
-    /// Address of the next record; 0 without a chunk.
-    cursor: AtomicUsize,
-    /// Where the chunk ends; 0 where every record takes the cold path (no chunk, extra columns).
-    end: usize,
+    /// Calls recorded by this thread above [`CALL_SHIFT`]; below, the bytes of records in the chunk, as
+    /// published in its header; 0 without a chunk.
+    position: AtomicU64,
+    /// Bytes of records that the chunk holds; 0 where every record takes the cold path (no chunk, extra
+    /// columns, a clock other than the time-stamp counter).
+    end: AtomicUsize,
     /// Time base of the next record.
     base: u64,
-    /// Process that the state belongs to ([`process::epoch`]).
-    epoch: u64,
     /// Header of the chunk, or null.
     header: *mut ChunkHeader,
-    /// Calls recorded by this thread.
-    pub calls: AtomicU64,
+    /// Process that the state belongs to ([`process::epoch`]).
+    epoch: u64,
     /// Entry and size of a call that may leave by an exception, `entry << 58 | 1 << 57 | size`; or 0.
     pub pending: u64,
     /// Number of the chunk in the spool.
@@ -74,6 +79,10 @@ pub struct Thread {
     sum: u64,
     dropped: u64,
 }
+
+/// Place of the calls in a thread's position.
+const CALL_SHIFT: u32 = 16;
+const _: () = assert!(LARGE_BYTES - HEADER_BYTES < 1 << CALL_SHIFT);
 
 /// The time base that every chunk begins with.
 const BASE_BYTES: u32 = record::UNIT_BYTES as u32;
@@ -122,49 +131,53 @@ fn stack_pointer() -> usize {
     pointer
 }
 
-/// Begins a hooked call: at most one per thread is recorded at a time, the outermost, and none while
-/// recording is paused.
+/// Begins a hooked call whose return address lies at `frame`: at most one per thread is recorded at a
+/// time, the outermost, and none while recording is paused.
 #[inline(always)]
-pub fn enter() -> Guard {
-    if rundir::is_paused() {
-        pause();
-        return Guard::Pass;
-    }
-    enter_always()
-}
-
-/// In a pause nothing is recorded, but a forked child still joins the run at its first call: before it
-/// may be in a sandbox.
-#[cold]
-#[inline(never)]
-fn pause() {
-    if process::is_newborn()
-        && let Guard::Record(state) = enter_always()
-    {
-        state.join();
-        state.leave();
-    }
-}
-
-/// As [`enter`], for what is recorded in a pause too.
-#[inline(always)]
-pub fn enter_always() -> Guard {
-    let (thread, pointer) = (current(), stack_pointer());
+pub fn enter(frame: usize) -> Guard {
+    let (paused, thread) = (rundir::paused(), current());
     if !thread.is_null() {
         // SAFETY: invariant 1; the state is this thread's own.
         let state = unsafe { &mut *thread };
-        if state.guard.load(Relaxed) == 0 {
-            state.guard.store(pointer, Relaxed);
+        if paused as usize | state.guard.load(Relaxed) == 0 {
+            state.guard.store(frame, Relaxed);
             compiler_fence(Release);
             return Guard::Record(state);
         }
     }
-    enter_cold(thread, pointer)
+    enter_cold(thread, frame)
+}
+
+/// As [`enter`], with our own code at work from the first moment on: for calls that are recorded before
+/// they happen.
+#[inline(always)]
+pub fn enter_inside(frame: usize) -> Guard {
+    enter(frame | 1)
+}
+
+/// As [`enter`], for what is recorded in a pause too.
+pub fn enter_always() -> Guard {
+    enter_even_paused(current(), stack_pointer())
 }
 
 #[cold]
 #[inline(never)]
 fn enter_cold(thread: *mut Thread, pointer: usize) -> Guard {
+    if rundir::paused() != 0 {
+        // Nothing is recorded, but a forked child still joins the run at its first call: before it may
+        // be in a sandbox.
+        if process::is_newborn()
+            && let Guard::Record(state) = enter_even_paused(thread, pointer)
+        {
+            state.join();
+            state.leave();
+        }
+        return Guard::Pass;
+    }
+    enter_even_paused(thread, pointer)
+}
+
+fn enter_even_paused(thread: *mut Thread, pointer: usize) -> Guard {
     let thread = if thread.is_null() {
         if !process::is_started() && !process::start_early() {
             return Guard::Pass;
@@ -188,7 +201,7 @@ fn enter_cold(thread: *mut Thread, pointer: usize) -> Guard {
     let guard = state.guard.load(Relaxed);
     if guard != 0 {
         let inside_us = guard & 1 != 0;
-        let deeper = pointer < guard & !1;
+        let deeper = pointer & !1 < guard & !1;
         if inside_us && (deeper || sys::on_signal_stack()) {
             // A signal handler interrupted our own code.
             process::count_drop(Drop::Nested);
@@ -200,7 +213,7 @@ fn enter_cold(thread: *mut Thread, pointer: usize) -> Guard {
         // The call that set the guard was left by longjmp or an exception.
         state.finish_pending();
     }
-    state.guard.store(pointer & !1, Relaxed);
+    state.guard.store(pointer, Relaxed);
     compiler_fence(Release);
     Guard::Record(state)
 }
@@ -265,7 +278,7 @@ impl Thread {
         self.guard.store(self.guard.load(Relaxed) & !1, Relaxed);
     }
 
-    /// Records an allocation that returned `address` (0: failed), and ends the hooked call.
+    /// Records an allocation that returned `address` (0: failed), and ends the hooked call. `address`.
     #[inline(always)]
     pub fn allocated(
         &mut self,
@@ -273,31 +286,123 @@ impl Thread {
         align_log2: u8,
         address: usize,
         size: usize,
-        caller: usize,
-    ) {
+    ) -> usize {
         self.begin();
-        let tsc = clock::stamp_after(process::is_alone());
+        let ticks = clock::ticks_after(process::is_alone());
         let low = (align_log2 as u64) << record::ALIGN_SHIFT | entry as u64;
-        self.push(entry, low, address as u64, size as u64, tsc, caller);
+        if !self.push(entry, low, address as u64, size as u64, ticks) {
+            return self.allocated_rare(low, address, size, ticks);
+        }
         self.leave();
+        address
     }
 
-    /// Records a free that is about to happen.
+    #[cold]
+    #[inline(never)]
+    fn allocated_rare(&mut self, low: u64, address: usize, size: usize, ticks: u64) -> usize {
+        self.push_rare(low, address as u64, size as u64, ticks);
+        self.leave();
+        address
+    }
+
+    /// Records a free that is about to happen, in a call begun with [`enter_inside`]. Whether it could: if
+    /// not, [`Thread::freeing_rare`] can.
     #[inline(always)]
-    pub fn freeing(&mut self, entry: Entry, address: usize, caller: usize) {
-        self.begin();
-        let tsc = clock::stamp_before();
-        self.push(entry, entry as u64, address as u64, 0, tsc, caller);
+    pub fn freeing(&mut self, entry: Entry, address: usize) -> bool {
+        let ticks = clock::ticks();
+        let recorded = self.push(entry, entry as u64, address as u64, 0, ticks);
+        if recorded {
+            self.end();
+        }
+        recorded
+    }
+
+    /// See [`Thread::freeing`].
+    pub fn freeing_rare(&mut self, entry: Entry, address: usize) {
+        self.push_rare(entry as u64, address as u64, 0, clock::ticks());
         self.end();
     }
 
-    /// Records a realloc whose stamp `tsc` was taken before the call.
-    #[inline(never)]
-    pub fn reallocated(&mut self, record: &mut Record) {
+    /// Records a realloc that returned, and ends the hooked call. Whether it could: if not,
+    /// [`Thread::reallocated_rare`] can.
+    #[inline(always)]
+    pub fn reallocated(
+        &mut self,
+        entry: Entry,
+        block: usize,
+        new: usize,
+        size: usize,
+        before: u64,
+    ) -> bool {
         self.begin();
-        record.tsc_end = clock::stamp_after(process::is_alone());
-        self.push_cold(record);
+        let after = clock::ticks_after(process::is_alone());
+        let (block, new, size) = (block as u64, new as u64, size as u64);
+        let delta = before.wrapping_sub(self.base);
+        let took = after.wrapping_sub(before);
+        let Some(used) = self.fits(2, block | new, size, delta | took) else {
+            return false;
+        };
+        if new == 0 {
+            return false;
+        }
+        let word = block << 16 | entry as u64;
+        let header = self.header;
+        // SAFETY: `fits` says that this thread's chunk is mapped and has room for two units behind `used`.
+        unsafe {
+            let at = header.cast::<u8>().add(HEADER_BYTES).add(used) as *mut u64;
+            at.write(word | record::LONG);
+            at.add(1).write(size << record::DELTA_BITS | delta);
+            at.add(2).write(new << 16);
+            at.add(3).write(took);
+            let next = used.wrapping_add(2 * record::UNIT_BYTES);
+            (*header).committed.store(next as u32, Release);
+            let count = &raw const (*header).calls as *const AtomicU64;
+            add(&*count.add(Kind::Realloc as usize), 1);
+            add(&(*header).bytes, size);
+            // This thread alone writes to it, so it may be read without atomicity.
+            let sum = (*header).sum.as_ptr().read();
+            let sum = record::content_step(sum, word ^ size.rotate_left(48));
+            (*header).sum.store(record::content_step(sum, new), Relaxed);
+        }
+        compiler_fence(Release);
+        self.advance(1, 2 * record::UNIT_BYTES);
         self.leave();
+        true
+    }
+
+    /// See [`Thread::reallocated`]; `call` needs no end stamp and no caller.
+    pub fn reallocated_rare(&mut self, mut call: Record) {
+        call.tsc_end = clock::stamp_after(process::is_alone());
+        call.caller = self.caller();
+        self.push_cold(&call);
+        self.leave();
+    }
+
+    /// Calls recorded by this thread.
+    pub fn calls(&self) -> u64 {
+        self.position.load(Relaxed) >> CALL_SHIFT
+    }
+
+    #[inline(always)]
+    fn used(&self) -> usize {
+        let low = self.position.as_ptr() as *const u16;
+        // SAFETY: the low half of our own word, which this thread alone writes to.
+        usize::from(unsafe { low.read() })
+    }
+
+    #[inline(always)]
+    fn advance(&self, calls: u64, bytes: usize) {
+        add(&self.position, calls << CALL_SHIFT | bytes as u64);
+    }
+
+    /// Return address of the hooked call in progress, if callers are wanted.
+    fn caller(&self) -> u64 {
+        let frame = self.guard.load(Relaxed) & !1;
+        if !process::wants_callers() || frame == 0 {
+            return 0;
+        }
+        // SAFETY: the call that set the guard has not returned, and its return address lies there.
+        unsafe { (frame as *const u64).read() }
     }
 
     /// Joins the process that the thread is in by now.
@@ -351,47 +456,72 @@ impl Thread {
         ready
     }
 
-    /// The hot path: a record of one unit into the chunk at hand; everything else goes to the cold.
+    /// Where the next record begins in the chunk, if the hot path may write it: there is room for `units`,
+    /// and address, size and differences of stamps are no longer than its fields. Invariant 4.
     #[inline(always)]
-    fn push(&mut self, entry: Entry, low: u64, address: u64, size: u64, tsc: u64, caller: usize) {
-        let cursor = self.cursor.load(Relaxed);
-        let delta = tsc.wrapping_sub(self.base);
-        let wide = delta >> record::DELTA_BITS | size >> record::SIZE_LOW_BITS | address >> 48;
-        let next = cursor.wrapping_add(record::UNIT_BYTES);
-        if next > self.end || self.epoch != process::epoch() || wide != 0 {
-            let align_log2 = (low >> record::ALIGN_SHIFT) as u8 & 63;
-            let record = Record {
-                align_log2,
-                address,
-                size,
-                caller: caller as u64,
-                ..blank(entry, tsc)
-            };
-            self.push_cold(&record);
-            return;
-        }
+    fn fits(&self, units: usize, address: u64, size: u64, delta: u64) -> Option<usize> {
+        // Before `end`: see `process::renew_from`.
+        let alive = process::alive_mask();
+        let used = self.used();
+        let next = used.wrapping_add(units.wrapping_mul(record::UNIT_BYTES));
+        // Negative, hence large, if the record does not fit.
+        let room = (self.end.load(Relaxed) & alive).wrapping_sub(next) as u64;
+        // Bits 48 and more of the address, 40 and more of delta and room, 24 and more of the size.
+        let wide =
+            (address >> 8 | delta | room) >> record::DELTA_BITS | size >> record::SIZE_LOW_BITS;
+        (wide == 0).then_some(used)
+    }
+
+    /// The hot path: a record of one unit into the chunk at hand. False for everything else, which is
+    /// [`Thread::push_rare`]'s.
+    #[inline(always)]
+    fn push(&mut self, entry: Entry, low: u64, address: u64, size: u64, ticks: u64) -> bool {
+        let delta = ticks.wrapping_sub(self.base);
+        let Some(used) = self.fits(1, address, size, delta) else {
+            return false;
+        };
         let word = address << 16 | low;
         let header = self.header;
-        // SAFETY: `end` is not 0, so the chunk is mapped, present and this thread's; `next` is within.
+        // SAFETY: `fits` says that this thread's chunk is mapped and has room for a unit behind `used`.
         unsafe {
-            (cursor as *mut u64).write(word);
-            ((cursor as *mut u64).add(1)).write(size << record::DELTA_BITS | delta);
-            let data = header as usize + HEADER_BYTES;
-            (*header)
-                .committed
-                .store(next.wrapping_sub(data) as u32, Release);
+            let at = header.cast::<u8>().add(HEADER_BYTES).add(used) as *mut u64;
+            at.write(word);
+            at.add(1).write(size << record::DELTA_BITS | delta);
+            let next = used.wrapping_add(record::UNIT_BYTES);
+            (*header).committed.store(next as u32, Release);
             let count = &raw const (*header).calls as *const AtomicU64;
             add(&*count.add(entry.kind() as usize), 1);
             if !matches!(entry.kind(), Kind::Free) {
                 add(&(*header).bytes, size);
             }
-            let sum = (*header).sum.load(Relaxed);
+            // This thread alone writes to it, so it may be read without atomicity.
+            let sum = (*header).sum.as_ptr().read();
             let sum = record::content_step(sum, word ^ size.rotate_left(48));
             (*header).sum.store(sum, Relaxed);
         }
         compiler_fence(Release);
-        self.cursor.store(next, Relaxed);
-        add(&self.calls, 1);
+        self.advance(1, record::UNIT_BYTES);
+        true
+    }
+
+    /// What [`Thread::push`] does not do itself.
+    fn push_rare(&mut self, low: u64, address: u64, size: u64, ticks: u64) {
+        let Some(entry) = Entry::from_number((low & record::ENTRY_MASK) as u8) else {
+            return;
+        };
+        let stamp = if clock::is_monotonic() {
+            clock::monotonic_ns()
+        } else {
+            ticks
+        };
+        let record = Record {
+            align_log2: (low >> record::ALIGN_SHIFT) as u8 & 63,
+            address,
+            size,
+            caller: self.caller(),
+            ..blank(entry, stamp)
+        };
+        self.push_cold(&record);
     }
 
     /// Records anything, whatever has to happen first: a new process after fork, a new chunk, a new
@@ -460,24 +590,26 @@ impl Thread {
         if self.header.is_null() {
             return 0;
         }
-        spool::chunk_end(self.header).wrapping_sub(self.cursor.load(Relaxed))
+        spool::capacity(self.header).wrapping_sub(self.used())
     }
 
     /// Writes words that are known to fit, and counts `call`.
     fn store(&mut self, words: &[u64], call: Option<&Record>) {
-        let mut at = self.cursor.load(Relaxed);
         let header = self.header;
+        let used = self.used();
+        let mut at = (header as usize)
+            .wrapping_add(HEADER_BYTES)
+            .wrapping_add(used);
         for word in words {
             // SAFETY: `ready` has found room for the record in this thread's chunk.
             unsafe { (at as *mut u64).write(*word) };
             at = at.wrapping_add(8);
         }
-        let data = (header as usize).wrapping_add(HEADER_BYTES);
+        let bytes = words.len().wrapping_mul(8);
+        let next = used.wrapping_add(bytes);
         // SAFETY: the chunk is mapped and this thread's.
         let shared = unsafe { &*header };
-        shared
-            .committed
-            .store(at.wrapping_sub(data) as u32, Release);
+        shared.committed.store(next as u32, Release);
         if let Some(record) = call {
             if let Some(count) = shared.calls.get(record.entry.kind() as usize) {
                 add(count, 1);
@@ -489,13 +621,10 @@ impl Thread {
             );
         }
         compiler_fence(Release);
-        self.cursor.store(at, Relaxed);
-        if call.is_some() {
-            add(&self.calls, 1);
-        }
+        self.advance(u64::from(call.is_some()), bytes);
     }
 
-    /// Makes cursor and counters agree with what was published, after the hot path was left between
+    /// Makes the position and the counters agree with what was published, after the hot path was left between
     /// its stores.
     fn recount(&mut self) {
         if self.header.is_null() {
@@ -524,8 +653,8 @@ impl Thread {
         }
         shared.bytes.store(size, Relaxed);
         shared.sum.store(sum, Relaxed);
-        self.calls.store(calls, Relaxed);
-        self.cursor.store(data.wrapping_add(length), Relaxed);
+        self.position
+            .store(calls << CALL_SHIFT | length as u64, Relaxed);
     }
 
     /// Records a throwing allocation that did not return as failed.
@@ -584,9 +713,9 @@ impl Thread {
         self.sum = shared.sum.load(Relaxed);
         let (chunk, empty) = (self.chunk, shared.committed.load(Relaxed) <= BASE_BYTES);
         self.header = null_mut();
-        self.end = 0;
+        self.end.store(0, Relaxed);
         compiler_fence(Release);
-        self.cursor.store(0, Relaxed);
+        self.position.store(self.calls() << CALL_SHIFT, Relaxed);
         if empty {
             spool::release(chunk, header);
             self.sequence = self.sequence.wrapping_sub(1);
@@ -609,20 +738,19 @@ impl Thread {
         shared.bytes.store(self.bytes, Relaxed);
         shared.sum.store(self.sum, Relaxed);
         shared.dropped.store(self.dropped, Relaxed);
-        shared
-            .first_ordinal
-            .store(self.calls.load(Relaxed), Relaxed);
+        shared.first_ordinal.store(self.calls(), Relaxed);
         spool::activate(shared);
         self.sequence = self.sequence.wrapping_add(1);
         self.chunk = chunk;
         self.header = header;
-        self.cursor
-            .store((header as usize).wrapping_add(HEADER_BYTES), Relaxed);
-        self.end = if process::has_extra() {
-            0
-        } else {
-            spool::chunk_end(header)
-        };
+        self.end.store(
+            if process::has_extra() || clock::is_monotonic() {
+                0
+            } else {
+                spool::capacity(header)
+            },
+            Relaxed,
+        );
         // The chunk's base is `opened.tsc`; records count from `self.base`, said by a base record.
         self.store(&[record::CODE_BASE, self.base], None);
         process::refresh_title();
@@ -632,11 +760,10 @@ impl Thread {
     /// Begins the life of a state for a thread of process `epoch`.
     pub fn reset(&mut self, epoch: u64, number: u32, tid: u32) {
         self.header = null_mut();
-        self.cursor.store(0, Relaxed);
-        self.end = 0;
+        self.end.store(0, Relaxed);
+        self.position.store(0, Relaxed);
         self.base = 0;
         self.epoch = epoch;
-        self.calls.store(0, Relaxed);
         self.pending = 0;
         self.number = number;
         self.sequence = 0;
@@ -648,6 +775,11 @@ impl Thread {
         self.bytes = 0;
         self.sum = 0;
         self.dropped = 0;
+    }
+
+    /// Sends the thread's next call, if it makes one, to the cold path.
+    pub fn unsettle(&self) {
+        self.end.store(0, Relaxed);
     }
 
     /// Epoch that the state belongs to.
@@ -693,16 +825,17 @@ pub unsafe extern "C" fn on_exit(thread: *mut Thread) {
 }
 
 /// Measures what recording one call costs, in picoseconds, on a page of its own that is thrown away; 0
-/// where that can't be.
+/// where that can't be. It is the hot path that is measured.
 pub fn measure_own_cost() -> u64 {
-    const CALLS: usize = 200;
+    const CALLS: usize = 100;
     let Some(state) = process::scratch_thread() else {
         return 0;
     };
     let protection = sys::PROT_READ | sys::PROT_WRITE;
     let flags = sys::MAP_PRIVATE | sys::MAP_ANONYMOUS;
+    const BYTES: usize = 4096;
     // SAFETY: a new mapping.
-    let page = unsafe { sys::mmap(0, 4096, protection, flags, -1) };
+    let page = unsafe { sys::mmap(0, BYTES, protection, flags, -1) };
     if page <= 0 {
         return 0;
     }
@@ -711,13 +844,15 @@ pub fn measure_own_cost() -> u64 {
     for _ in 0..4 {
         state.reset(process::epoch(), u32::MAX, 0);
         state.header = page as *mut ChunkHeader;
-        state.base = clock::stamp_before();
-        state.cursor.store(page.wrapping_add(HEADER_BYTES), Relaxed);
-        state.end = page.wrapping_add(4096);
+        state.base = clock::ticks();
+        state.end.store(BYTES.wrapping_sub(HEADER_BYTES), Relaxed);
+        let frame = &raw const state as usize;
         let before = clock::monotonic_ns();
         for size in 0..CALLS / 2 {
-            state.allocated(Entry::Malloc, 0, 0x1000, size, 0);
-            state.freeing(Entry::Free, 0x1000, 0);
+            state.guard.store(frame, Relaxed);
+            state.allocated(Entry::Malloc, 0, 0x1000, size);
+            state.guard.store(frame | 1, Relaxed);
+            state.freeing(Entry::Free, 0x1000);
             state.leave();
         }
         let took = clock::monotonic_ns().wrapping_sub(before);
@@ -725,6 +860,6 @@ pub fn measure_own_cost() -> u64 {
     }
     state.reset(0, u32::MAX, 0);
     state.live = false;
-    sys::munmap(page, 4096);
+    sys::munmap(page, BYTES);
     best
 }

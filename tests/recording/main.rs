@@ -21,6 +21,7 @@ mod order;
 mod own_allocator;
 mod places;
 mod programs;
+mod resizes;
 mod sandbox;
 mod signals;
 mod small;

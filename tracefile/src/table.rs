@@ -4,7 +4,9 @@
 use crate::consumer::Consumer;
 use crate::model::{Ended, Mark, Process, StartedBy};
 use rmtrace_format::event::{Event, Step};
+use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{BuildHasher, Hasher};
 
 /// A duplicate that is freed by another thread within so many nanoseconds, and freed once more before
 /// its address is allocated again, is an inversion: the first of the frees came before the allocation
@@ -43,10 +45,56 @@ impl TableCounts {
     }
 }
 
+/// Hashes addresses with one multiplication; by a secret number, so that no trace can be made whose
+/// addresses all meet.
+#[derive(Clone)]
+struct ByAddress {
+    secret: u64,
+}
+
+impl Default for ByAddress {
+    fn default() -> Self {
+        ByAddress {
+            secret: RandomState::new().hash_one(0u64) | 1,
+        }
+    }
+}
+
+impl BuildHasher for ByAddress {
+    type Hasher = AddressHasher;
+
+    fn build_hasher(&self) -> AddressHasher {
+        AddressHasher { state: self.secret }
+    }
+}
+
+struct AddressHasher {
+    state: u64,
+}
+
+impl Hasher for AddressHasher {
+    #[inline(always)]
+    fn write_u64(&mut self, value: u64) {
+        let product = u128::from(value ^ self.state)
+            * u128::from(0x9e37_79b9_7f4a_7c15 ^ self.state.rotate_left(32));
+        self.state = product as u64 ^ (product >> 64) as u64;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.state
+    }
+}
+
 #[derive(Default)]
 struct ProcessTable {
     counts: TableCounts,
-    live: HashSet<u64>,
+    live: HashSet<u64, ByAddress>,
     /// Live blocks whose realloc has begun, by thread: the address is unoccupied.
     moving: HashMap<u32, u64>,
     /// Addresses of duplicates, with time and thread.
