@@ -25,6 +25,7 @@ fn options(output: &Path) -> Options {
         output: output.to_owned(),
         pool_bytes: 1 << 20,
         limit_bytes: 1 << 30,
+        space: Default::default(),
         wait_ns: 100_000_000,
         callers: false,
         usable: false,

@@ -436,6 +436,7 @@ fn about_trace(trace: &TraceInfo) -> TraceReport {
         collected: info.collected,
         tick_ns: trace.tick_ns,
         monotonic_clock: info.monotonic_clock,
+        remarks: info.remarks(),
         notes: info.notes.clone(),
         damage: trace.damage.clone(),
         ties: trace.ties,

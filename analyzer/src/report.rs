@@ -203,6 +203,8 @@ pub struct TraceReport {
     pub tick_ns: u64,
     /// Whether stamps came from CLOCK_MONOTONIC in any process.
     pub monotonic_clock: bool,
+    /// Why it is not the whole of the run, if it is not.
+    pub remarks: Vec<String>,
     /// Notes of the recording.
     pub notes: Vec<String>,
     /// What is damaged or missing; empty for a whole trace.

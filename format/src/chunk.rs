@@ -271,22 +271,27 @@ impl Chunk {
                 dropped: u64_at(bytes, 176),
             },
         };
-        let check = check_word(
-            chunk.kind,
-            chunk.chunk_bytes,
-            chunk.process,
-            chunk.thread,
-            chunk.sequence,
-            chunk.spool_id,
-            chunk.opened.tsc,
-        );
         let lengths_fit = matches!(chunk.chunk_bytes as usize, SMALL_BYTES | LARGE_BYTES)
             && chunk.committed as usize <= chunk.chunk_bytes as usize - HEADER_BYTES
             && chunk.committed.is_multiple_of(16)
             && chunk.first_ordinal < ORDINALS_MAX;
-        if !lengths_fit || check != u64_at(bytes, 56) {
+        if !lengths_fit || chunk.check_word() != u64_at(bytes, 56) {
             return Err(HeaderError::Damaged);
         }
         Ok(chunk)
+    }
+
+    /// The check word that a header of this content carries; it tells chunks apart that used the same
+    /// place.
+    pub const fn check_word(&self) -> u64 {
+        check_word(
+            self.kind,
+            self.chunk_bytes,
+            self.process,
+            self.thread,
+            self.sequence,
+            self.spool_id,
+            self.opened.tsc,
+        )
     }
 }

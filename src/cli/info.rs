@@ -381,6 +381,7 @@ fn to_json(reader: &TraceReader, counts: &Counts, name: &str) -> Value {
         "schema": 1,
         "trace": name,
         "file_bytes": reader.file_bytes(),
+        "files": reader.paths().count(),
         "bytes_per_event": bytes_per_event(reader),
         "tick_ns": reader.tick_ns(),
         "duration_ns": reader.ticks().map_or(0, |(_, last)| since_start(reader, last)),
@@ -398,6 +399,7 @@ fn to_json(reader: &TraceReader, counts: &Counts, name: &str) -> Value {
             "monotonic_clock": info.monotonic_clock,
             "realtime_ns": info.realtime_ns,
             "notes": info.notes,
+            "remarks": info.remarks(),
         },
         "processes": process_values,
     })
@@ -419,9 +421,15 @@ fn write_text(
         0 => "",
         _ => ", DAMAGED or cut short",
     };
+    let remarks: String = reader
+        .info()
+        .remarks()
+        .iter()
+        .map(|remark| format!(", {remark}"))
+        .collect();
     writeln!(
         out,
-        "{name}: {}, {}, {}, {}, {}{damaged}",
+        "{name}: {}, {}, {}, {}, {}{remarks}{damaged}",
         counted(total.total(), "event"),
         counted(processes.len() as u64, "process"),
         counted(threads as u64, "thread"),
@@ -452,6 +460,10 @@ fn write_text(
         reader.tick_ns()
     )?;
     write!(out, "size        {} bytes", thousands(reader.file_bytes()))?;
+    match reader.paths().count() {
+        0 | 1 => {}
+        files => write!(out, " in {files} files")?,
+    }
     match bytes_per_event(reader) {
         Some(bytes) => writeln!(out, ", {bytes:.2} per event")?,
         None => writeln!(out)?,

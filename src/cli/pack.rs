@@ -4,7 +4,6 @@
 use super::EXIT_DAMAGED;
 use anyhow::Context;
 use rmtrace::collector::remove;
-use rmtrace::file::TraceReader;
 use rmtrace::file::gather::lease::{self, Lease};
 use rmtrace::file::gather::run_dir::JOURNAL_NAME;
 use rmtrace::file::gather::{PackOptions, is_trace, pack, repack};
@@ -138,7 +137,7 @@ fn clear_progress(quiet: bool) {
 
 /// Writes the trace `from` to `output` with its columns compressed anew.
 fn repack_file(from: &Path, output: &Path, args: &Args) -> anyhow::Result<u64> {
-    let reader = TraceReader::open(from)?;
+    let reader = rmtrace::file::open(from)?;
     let part = Part::of(output, ".part");
     let file = part.create()?;
     let packed = repack(

@@ -4,7 +4,7 @@ use super::descendants::Descendants;
 use super::program::{self, Unrecordable};
 use anyhow::Context;
 use rmtrace::collector::sys::{self, Reaped};
-use rmtrace::collector::{Collector, Options, Summary};
+use rmtrace::collector::{Collector, Options, Space, Summary};
 use rmtrace::format::spool::{LIMIT_BYTES_DEFAULT, SLAB_BYTES, WAIT_NS_DEFAULT};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal, Write};
@@ -41,7 +41,7 @@ pub struct Args {
     /// Record the usable size of each block
     #[arg(long)]
     usable: bool,
-    /// Shared memory for each program image (K, M and G are powers of 1024)
+    /// Shared memory for each program image (K, M, G and T are powers of 1024)
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size)]
     pool: u64,
     /// When the pool is full: wait for the collector (at most 0.1 s a call), or drop calls at once
@@ -50,6 +50,17 @@ pub struct Args {
     /// Record nothing until `rmtrace ctl start` starts it
     #[arg(long)]
     paused: bool,
+    /// Bytes that the trace may have: what happens then, --keep says
+    #[arg(long, value_name = "SIZE", value_parser = trace_size)]
+    limit: Option<u64>,
+    /// At the limit: `first` stops recording while the program runs on, `last` removes the oldest file of
+    /// the trace [default: last with --rotate, else first]
+    #[arg(long, value_name = "END", requires = "limit")]
+    keep: Option<Keep>,
+    /// Begin a new file when the trace's file has this size; those before get .1, .2 ... behind their
+    /// name [default with --keep last: an eighth of the limit]
+    #[arg(long, value_name = "SIZE", value_parser = trace_size)]
+    rotate: Option<u64>,
     /// Leave command lines, paths and the date out of the trace
     #[arg(long)]
     anonymous: bool,
@@ -70,8 +81,61 @@ enum OnFull {
     Drop,
 }
 
-/// Reads a size as `64M`.
+/// Which end of a recording that is too long to keep.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Keep {
+    /// The beginning.
+    First,
+    /// The end.
+    Last,
+}
+
+/// How long the trace may get, and in how many files.
+fn space(args: &Args) -> anyhow::Result<Space> {
+    const PARTS: u64 = 8;
+    let keep_last = match args.keep {
+        Some(keep) => keep == Keep::Last,
+        None => args.limit.is_some() && args.rotate.is_some(),
+    };
+    let mut space = Space {
+        limit_bytes: args.limit,
+        keep_last,
+        rotate_bytes: args.rotate,
+    };
+    if let (Some(limit), true) = (args.limit, keep_last) {
+        let part = *space.rotate_bytes.get_or_insert(limit / PARTS);
+        if part < TRACE_BYTES_MIN || part > limit / 2 {
+            anyhow::bail!(
+                "--limit {limit} with files of {part} bytes: to keep the last, the limit has to have room \
+                 for two files of at least 1M; give a larger --limit, or a smaller --rotate"
+            );
+        }
+    }
+    Ok(space)
+}
+
+/// The smallest file: a frame of events has less than that.
+const TRACE_BYTES_MIN: u64 = 1 << 20;
+
+/// Reads the size of a trace.
+fn trace_size(text: &str) -> Result<u64, String> {
+    match number_of_bytes(text)? {
+        n if n < TRACE_BYTES_MIN => Err("at least 1M".to_owned()),
+        n => Ok(n),
+    }
+}
+
+/// Reads the size of a pool.
 fn size(text: &str) -> Result<u64, String> {
+    match number_of_bytes(text)? {
+        n if n < 4 * SLAB_BYTES as u64 => Err("at least 256K".to_owned()),
+        n if n > 4 << 30 => Err("at most 4G".to_owned()),
+        n => Ok(n),
+    }
+}
+
+/// Reads a number of bytes as `64M`.
+fn number_of_bytes(text: &str) -> Result<u64, String> {
     let (digits, shift) = match text
         .trim_end_matches(['B', 'i'])
         .split_at_checked(text.trim_end_matches(['B', 'i']).len().saturating_sub(1))
@@ -79,17 +143,14 @@ fn size(text: &str) -> Result<u64, String> {
         Some((digits, "K" | "k")) => (digits, 10),
         Some((digits, "M" | "m")) => (digits, 20),
         Some((digits, "G" | "g")) => (digits, 30),
+        Some((digits, "T" | "t")) => (digits, 40),
         _ => (text, 0),
     };
     let number: u64 = digits
         .parse()
         .map_err(|_| "not a size such as 64M".to_owned())?;
-    let bytes = number.checked_mul(1 << shift).ok_or("too large")?;
-    match bytes {
-        n if n < 4 * SLAB_BYTES as u64 => Err("at least 256K".to_owned()),
-        n if n > 4 << 30 => Err("at most 4G".to_owned()),
-        n => Ok(n),
-    }
+    let bytes = number.checked_mul(1 << shift);
+    bytes.ok_or_else(|| "too large".to_owned())
 }
 
 /// Runs the command.
@@ -133,6 +194,7 @@ fn record(args: Args) -> Result<ExitCode, Failure> {
         usable: args.usable,
         anonymous: args.anonymous,
         paused: args.paused,
+        space: space(&args).map_err(own)?,
         command: args
             .command
             .iter()
@@ -315,6 +377,7 @@ struct Watch<'a> {
     shown: bool,
     told: bool,
     failure_told: bool,
+    limit_told: bool,
     quiet: bool,
     drawn: Instant,
     drawn_calls: u64,
@@ -335,6 +398,7 @@ impl<'a> Watch<'a> {
             shown: false,
             told: false,
             failure_told: false,
+            limit_told: false,
             quiet,
             drawn: Instant::now(),
             drawn_calls: 0,
@@ -362,6 +426,7 @@ impl<'a> Watch<'a> {
             for found in self.descendants.look() {
                 self.tell_unrecordable(found);
             }
+            self.tell_limit();
             if self.status.is_some() {
                 let since = *ended_at.get_or_insert_with(|| {
                     self.collector.hurry();
@@ -443,6 +508,16 @@ impl<'a> Watch<'a> {
         self.unrecordable.push(found);
     }
 
+    fn tell_limit(&mut self) {
+        if !self.limit_told && !self.quiet && self.collector.status().limited.load(Acquire) {
+            self.limit_told = true;
+            self.clear_line();
+            eprintln!(
+                "rmtrace: the trace is as long as --limit allows: recording has stopped, the program goes on"
+            );
+        }
+    }
+
     fn tell_waiting(&mut self) {
         if !self.told && !self.quiet {
             self.told = true;
@@ -470,9 +545,10 @@ impl<'a> Watch<'a> {
         let dropped = status.dropped.load(Relaxed);
         let line = format!(
             "{}: {} processes, {} events/s, {} events, {} written{}",
-            match status.paused.load(Relaxed) {
-                true => "paused",
-                false => "recording",
+            match (status.limited.load(Relaxed), status.paused.load(Relaxed)) {
+                (true, _) => "stopped at the limit",
+                (_, true) => "paused",
+                _ => "recording",
             },
             status.processes.load(Relaxed),
             short(rate),
@@ -569,7 +645,24 @@ fn summarize(output: &Path, summary: &Summary) {
         bytes(summary.bytes),
         summary.dropped
     );
-    if summary.paused {
+    if summary.files + summary.files_removed > 1 {
+        let removed = match summary.files_removed {
+            0 => String::new(),
+            n => format!(", the {n} before them removed as --limit asks for"),
+        };
+        eprintln!(
+            "rmtrace: the trace has {} file{}{removed}; every command reads them as one when it is given {}",
+            summary.files,
+            if summary.files == 1 { "" } else { "s" },
+            output.display(),
+        );
+    }
+    if summary.limited {
+        eprintln!(
+            "rmtrace: recording stopped when the trace was as long as --limit allows, what the program did \
+             after that is not in it; a larger --limit, or --keep last for the end instead"
+        );
+    } else if summary.paused {
         eprintln!(
             "rmtrace: recording was paused when the program ended; `rmtrace ctl start` starts it"
         );

@@ -54,6 +54,14 @@ fn write(out: &mut impl Write, name: &str, found: &Verification) -> io::Result<(
     for note in &found.notes {
         writeln!(out, "note     {note}")?;
     }
+    if found.ties > 0 {
+        writeln!(
+            out,
+            "order    {} of threads at the same tick, put in order by their addresses; {} fit no order",
+            counted(found.ties, "event group"),
+            thousands(found.ties_unresolved),
+        )?;
+    }
     for (process, counts) in &found.tables {
         writeln!(
             out,

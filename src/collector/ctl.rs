@@ -216,6 +216,12 @@ fn answer(mut stream: UnixStream, run: &Run, status: &Status, began: Instant) ->
     let at = sys::triple();
     let mut error = None;
     let changed = match request.as_deref().and_then(Request::parse) {
+        Some(Request::Start | Request::Mark(_)) if status.limited.load(Acquire) => {
+            error = Some(
+                "the trace is as long as --limit allows: nothing is recorded any more".to_owned(),
+            );
+            false
+        }
         Some(Request::Start) => set_paused(run, status, false, at),
         Some(Request::Stop) => set_paused(run, status, true, at),
         Some(Request::Mark(name)) if !status.failed.load(Acquire) => {

@@ -5,6 +5,7 @@
 
 mod ending;
 mod intake;
+mod room;
 mod sampling;
 
 use super::member::Member;
@@ -24,6 +25,7 @@ use rmtrace_file::gather::source::header_at;
 use rmtrace_file::gather::stream::{Files, Noticed, Scratch, Until};
 use rmtrace_file::{Mark, RunInfo};
 use rmtrace_format::chunk::Triple;
+use room::Room;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::path::PathBuf;
@@ -121,10 +123,12 @@ pub struct Drain {
     paused_at_ns: Option<u64>,
     /// Pauses, and nanoseconds of those that ended.
     pauses: (u32, u64),
+    room: Option<Room>,
 }
 
 impl Drain {
-    /// A drain that begins now.
+    /// A drain that begins now. At `limit_bytes` of the trace it stops to record.
+    #[allow(clippy::too_many_arguments)] // What it works with.
     pub fn new(
         run: Arc<Run>,
         status: Arc<Status>,
@@ -133,6 +137,7 @@ impl Drain {
         buffers: Arc<Buffers>,
         pool_bytes: u64,
         anonymous: bool,
+        limit_bytes: Option<u64>,
     ) -> Drain {
         Drain {
             run,
@@ -165,6 +170,7 @@ impl Drain {
             failed_journal: false,
             paused_at_ns: None,
             pauses: (0, 0),
+            room: limit_bytes.map(Room::new),
         }
     }
 
@@ -229,8 +235,11 @@ impl Drain {
             self.count_dropped(now);
             self.status.rounds.fetch_add(1, Relaxed);
         }
-        self.sample(now);
+        if !self.is_limited() {
+            self.sample(now);
+        }
         self.give_back();
+        self.look_at_limit();
         busy
     }
 
@@ -297,7 +306,7 @@ impl Drain {
                 open_is_done: false,
             };
             any |= self.window(n, number, until);
-            if cut.is_none() {
+            if cut.is_none() || self.is_full() {
                 return any;
             }
         }
@@ -322,6 +331,15 @@ impl Drain {
                 buffers: &self.buffers,
                 noticed: &mut self.noticed,
             };
+            let tight = match &mut self.room {
+                Some(room) => room.is_tight(&self.pipeline, &self.status),
+                None => false,
+            };
+            if self.room.as_ref().is_some_and(|room| room.is_full) {
+                return any;
+            }
+            let before = tight.then(|| (member.streams.clone(), *reading.noticed));
+            let marks_before = self.marks.len();
             let mut done = Vec::new();
             let (window, again) =
                 member
@@ -329,6 +347,20 @@ impl Drain {
                     .window(until, &mut reading, &mut self.marks, |_, part| {
                         done.push(part.part);
                     });
+            if let (Some(room), false) = (&mut self.room, window.segments.is_empty()) {
+                let bytes = window.bytes_max();
+                if let Some((streams, noticed)) = before
+                    && !room.fits(bytes, &self.pipeline, &self.status)
+                {
+                    // Not this one, and nothing behind it.
+                    member.streams = streams;
+                    self.noticed = noticed;
+                    self.marks.truncate(marks_before);
+                    self.buffers.give_loose(window);
+                    return any;
+                }
+                room.spend(self.pipeline.sent() + 1, bytes);
+            }
             if !window.segments.is_empty() {
                 any = true;
                 self.pipeline.send(Item::Window(Box::new(window)));

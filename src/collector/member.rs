@@ -31,6 +31,8 @@ pub struct Member {
     pub link: Link,
     /// Where it is.
     pub life: Life,
+    /// Whether the trace tells of it: it does not of those that began when it was full.
+    pub listed: bool,
     /// The process outside, once found.
     pub outside: Option<Outside>,
     /// When to look for it next, and how often that was done.
@@ -68,6 +70,7 @@ impl Member {
             },
             link: Link::default(),
             life: Life::Unborn,
+            listed: true,
             outside: None,
             look_at_ns: 0,
             looks: 0,

@@ -14,6 +14,7 @@
 pub mod ctl;
 mod drain;
 mod member;
+mod output;
 mod pipeline;
 mod procfs;
 mod run;
@@ -21,11 +22,13 @@ mod spool;
 pub mod sys;
 
 use drain::Drain;
+use output::Output;
+pub use output::Space;
 use pipeline::Pipeline;
 use rmtrace_file::gather::clock::Clock;
 use rmtrace_file::gather::journal::Entry;
 use rmtrace_file::gather::pack::machine;
-use rmtrace_file::{RunInfo, TICK_NS_DEFAULT, TraceWriter, WriteError};
+use rmtrace_file::{RunInfo, TICK_NS_DEFAULT, WriteError};
 use rmtrace_format::spool::SOCKET_NAME;
 use run::Run;
 pub use run::remove;
@@ -58,6 +61,8 @@ pub struct Options {
     pub anonymous: bool,
     /// Record nothing until [`ctl`] starts it.
     pub paused: bool,
+    /// How long the trace may get.
+    pub space: Space,
     /// The command.
     pub command: Vec<String>,
 }
@@ -94,8 +99,18 @@ pub enum CollectError {
 pub struct Status {
     /// Calls in the file.
     pub calls: AtomicU64,
-    /// Bytes of the file.
+    /// Bytes of the trace's files.
     pub bytes: AtomicU64,
+    /// Most bytes that ending the trace will add; known where its size is limited.
+    pub reserved: AtomicU64,
+    /// Files that the trace has, where its size is limited.
+    pub files: AtomicU32,
+    /// Files that were removed.
+    pub files_removed: AtomicU32,
+    /// Calls in files that were removed.
+    pub calls_removed: AtomicU64,
+    /// The trace is as long as it may get: nothing is recorded any more.
+    pub limited: AtomicBool,
     /// Processes seen.
     pub processes: AtomicU32,
     /// Calls that ended processes dropped.
@@ -130,8 +145,14 @@ pub struct Status {
 pub struct Summary {
     /// Calls in the trace.
     pub calls: u64,
-    /// Its bytes.
+    /// Its bytes, of all files.
     pub bytes: u64,
+    /// Its files.
+    pub files: u32,
+    /// The oldest files, which were removed to make room.
+    pub files_removed: u32,
+    /// Whether it ended because it was as long as it may get.
+    pub limited: bool,
     /// Processes.
     pub processes: u32,
     /// Calls not recorded.
@@ -240,8 +261,7 @@ impl Collector {
             writer: concat!("rmtrace ", env!("CARGO_PKG_VERSION")).to_owned(),
             machine: machine(),
             collected: true,
-            monotonic_clock: false,
-            notes: Vec::new(),
+            ..RunInfo::default()
         };
         if !run.pool_in_memory {
             info.notes.push(
@@ -251,11 +271,12 @@ impl Collector {
             );
         }
         let status = Arc::new(Status::default());
-        let writer = TraceWriter::new(file, &info, clock.tick_ns())?;
+        let space = options.space;
+        let output = Output::new(&options.output, file, info.clone(), clock.tick_ns(), space)?;
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let encoders = if cores > 3 { 2 } else { 1 };
         let buffers = Arc::default();
-        let pipeline = Pipeline::start(writer, encoders, status.clone(), &buffers);
+        let pipeline = Pipeline::start(output, encoders, status.clone(), &buffers);
         let drain = Drain::new(
             run.clone(),
             status.clone(),
@@ -264,6 +285,7 @@ impl Collector {
             buffers,
             options.pool_bytes,
             anonymous,
+            options.space.stop_bytes(),
         );
         if options.paused {
             ctl::set_paused(&run, &status, true, first);
@@ -371,7 +393,7 @@ impl Collector {
         }
         self.status.stop.store(true, Release);
         let drain = self.drain.join();
-        let file = match drain {
+        let bytes = match drain {
             Ok(pipeline) => pipeline.join(),
             Err(_) => Err(WriteError::Write {
                 offset: 0,
@@ -382,13 +404,15 @@ impl Collector {
         self.heart.thread().unpark();
         let _ = self.heart.join();
         self.run.retire();
-        let file = file?;
-        let bytes = file.metadata().map_or(0, |m| m.len());
+        let bytes = bytes?;
         let _ = self.run.remove();
         let _ = &self.output;
         Ok(Summary {
-            calls: self.status.calls.load(Relaxed),
+            calls: self.status.calls.load(Relaxed) - self.status.calls_removed.load(Relaxed),
             bytes,
+            files: self.status.files.load(Relaxed).max(1),
+            files_removed: self.status.files_removed.load(Relaxed),
+            limited: self.status.limited.load(Relaxed),
             processes: self.status.processes.load(Relaxed),
             dropped: self.status.dropped.load(Relaxed),
             waits: {

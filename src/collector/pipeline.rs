@@ -5,11 +5,11 @@
 //! writer then says up to which item everything is in the file; only then are chunks given back.
 
 use super::Status;
+use super::output::Output;
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
 use rmtrace_file::frame::{FramePacker, LooseFrame};
 use rmtrace_file::gather::buffers::Buffers;
-use rmtrace_file::{EncodedFrame, Mark, Process, RunInfo, Sample, TraceWriter, WriteError};
-use std::fs::File;
+use rmtrace_file::{EncodedFrame, Mark, Process, RunInfo, Sample, WriteError};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::thread::JoinHandle;
@@ -25,6 +25,8 @@ pub enum Item {
     Samples(Vec<Sample>),
     /// Marks.
     Marks(Vec<Mark>),
+    /// The final word on every process. Marks may follow, then the end.
+    LastWords(Vec<Process>),
     /// The end: the final word on the run.
     End(Box<RunInfo>),
 }
@@ -44,7 +46,7 @@ pub struct Pipeline {
     lanes: Vec<Sender<Item>>,
     sent: u64,
     status: Arc<Status>,
-    writer: JoinHandle<Result<File, WriteError>>,
+    writer: JoinHandle<Result<u64, WriteError>>,
     encoders: Vec<JoinHandle<()>>,
 }
 
@@ -69,32 +71,34 @@ fn encode(items: Receiver<Item>, out: Sender<Encoded>, buffers: &Buffers) {
 /// Writes what comes until the end, or until writing fails: then the rest is thrown away, as it is
 /// still in the spools.
 fn write(
-    mut writer: TraceWriter<File>,
+    mut output: Output,
     lanes: Vec<Receiver<Encoded>>,
     status: Arc<Status>,
     buffers: &Buffers,
-) -> Result<File, WriteError> {
+) -> Result<u64, WriteError> {
+    output.tell(&status);
     let mut turn = lanes.iter().cycle();
     let mut done: u64 = 0;
     loop {
         let next = turn.next().and_then(|lane| lane.recv().ok());
         let result = match next {
             Some(Encoded::Frame(frame)) => {
-                let result = writer.frame(&frame);
+                let result = output.frame(&frame);
                 if result.is_ok() {
                     status.calls.fetch_add(frame.calls(), Relaxed);
                 }
                 buffers.give_encoded(frame);
                 result
             }
-            Some(Encoded::Other(Item::Process(process))) => writer.process(&process),
-            Some(Encoded::Other(Item::Samples(samples))) => writer.samples(&samples),
-            Some(Encoded::Other(Item::Marks(marks))) => writer.marks(&marks),
-            Some(Encoded::Other(Item::End(info))) => return writer.finish(&info),
+            Some(Encoded::Other(Item::Process(process))) => output.process(&process),
+            Some(Encoded::Other(Item::Samples(samples))) => output.samples(&samples),
+            Some(Encoded::Other(Item::Marks(marks))) => output.marks(&marks),
+            Some(Encoded::Other(Item::LastWords(processes))) => output.last_words(&processes),
+            Some(Encoded::Other(Item::End(info))) => return output.finish(*info),
             Some(Encoded::Other(Item::Window(_))) => Ok(()),
             // The drain went away without an end.
             None => Err(WriteError::Write {
-                offset: writer.bytes_written(),
+                offset: output.bytes(),
                 source: std::io::Error::other("the recording stopped"),
             }),
         };
@@ -103,7 +107,7 @@ fn write(
             return Err(error);
         }
         done += 1;
-        status.bytes.store(writer.bytes_written(), Relaxed);
+        output.tell(&status);
         status.items_written.store(done, Release);
     }
 }
@@ -111,7 +115,7 @@ fn write(
 impl Pipeline {
     /// Starts the threads. They take and give frames of `buffers`.
     pub fn start(
-        writer: TraceWriter<File>,
+        output: Output,
         encoders: usize,
         status: Arc<Status>,
         buffers: &Arc<Buffers>,
@@ -131,7 +135,7 @@ impl Pipeline {
         }
         let writer = {
             let (status, buffers) = (status.clone(), buffers.clone());
-            std::thread::spawn(move || write(writer, results, status, &buffers))
+            std::thread::spawn(move || write(output, results, status, &buffers))
         };
         Pipeline {
             lanes,
@@ -152,6 +156,17 @@ impl Pipeline {
         self.status.items_written.load(Acquire)
     }
 
+    /// Waits until all that was sent is in the file; false if writing failed.
+    pub fn settle(&self) -> bool {
+        while self.written() < self.sent {
+            if self.status.failed.load(Acquire) {
+                return false;
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        true
+    }
+
     /// Sends an item; waits while the encoders are behind. Nothing happens once writing failed.
     pub fn send(&mut self, item: Item) {
         let lane = &self.lanes[(self.sent % self.lanes.len() as u64) as usize];
@@ -170,7 +185,8 @@ impl Pipeline {
     }
 
     /// Waits until everything is written; the last item must have been [`Item::End`].
-    pub fn join(self) -> Result<File, WriteError> {
+    /// Returns the bytes of the trace.
+    pub fn join(self) -> Result<u64, WriteError> {
         let Pipeline {
             lanes,
             writer,

@@ -190,6 +190,38 @@ pub fn free_bytes(path: &std::path::Path) -> Option<u64> {
     }
 }
 
+/// Two files change places, at once where the file system can do that.
+pub fn exchange(one: &std::path::Path, other: &std::path::Path) -> io::Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let name = |path: &std::path::Path| std::ffi::CString::new(path.as_os_str().as_bytes());
+    let (from, to) = (name(one)?, name(other)?);
+    // SAFETY: both names end with NUL.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            libc::AT_FDCWD,
+            from.as_ptr(),
+            libc::AT_FDCWD,
+            to.as_ptr(),
+            libc::RENAME_EXCHANGE,
+        )
+    };
+    let error = match result {
+        0 => return Ok(()),
+        _ => io::Error::last_os_error(),
+    };
+    match error.raw_os_error() {
+        Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP) => {
+            let mut between = one.as_os_str().to_owned();
+            between.push(".next");
+            std::fs::rename(other, &between)?;
+            std::fs::rename(one, other)?;
+            std::fs::rename(&between, one)
+        }
+        _ => Err(error),
+    }
+}
+
 /// The user whose rights count.
 pub fn user() -> u32 {
     // SAFETY: a plain call.

@@ -144,6 +144,13 @@ pub enum Damage {
         /// Process.
         process: u32,
     },
+    /// Another file of the same recording is damaged.
+    Part {
+        /// The file.
+        path: PathBuf,
+        /// What is missing or damaged in it.
+        damage: Box<Damage>,
+    },
 }
 
 impl fmt::Display for Damage {
@@ -171,6 +178,7 @@ impl fmt::Display for Damage {
             Damage::UnknownProcess { process } => {
                 write!(f, "nothing describes process {process}")
             }
+            Damage::Part { path, damage } => write!(f, "{}: {damage}", path.display()),
         }
     }
 }

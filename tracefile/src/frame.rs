@@ -154,6 +154,14 @@ impl LooseFrame {
         Ok(frame)
     }
 
+    /// Most bytes that it can have in a file, with its entry in the index: its columns as they are.
+    pub fn bytes_max(&self) -> u64 {
+        let columns: usize = self.columns.iter().map(Vec::len).sum();
+        let data = (self.directory.len() + columns) as u64;
+        const DIRECTORIES: u64 = 10 * (1 + 5 + 5);
+        HEADER_BYTES as u64 + 20 + DIRECTORIES + data + FrameEntry::bytes_max(self.segments.len())
+    }
+
     /// Bytes that it has room for.
     pub(crate) fn held_bytes(&self) -> usize {
         self.columns.iter().map(Vec::capacity).sum()

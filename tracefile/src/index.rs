@@ -40,6 +40,12 @@ pub struct FrameEntry {
 }
 
 impl FrameEntry {
+    /// Most bytes that the entry of a frame of so many segments has in the index.
+    pub fn bytes_max(segments: usize) -> u64 {
+        // Three numbers of 64 bits at most and one of 32; of each segment four of 64 and one of 32.
+        35 + segments as u64 * 45
+    }
+
     /// Calls in it.
     pub fn calls(&self) -> u64 {
         self.segments

@@ -11,11 +11,12 @@ use crate::fork::{Due, ForkTable};
 use crate::frame::Frame;
 use crate::heap::Heap;
 use crate::index::FrameEntry;
-use crate::model::{Ended, Process, StartedBy};
+use crate::model::{Ended, Mark, Process, StartedBy};
 use crate::reader::{FrameScratch, TraceReader};
 use crate::stream::{Clock, Pending, Stream, nanoseconds, push_steps};
 use crate::tie;
 use rmtrace_format::event::Event;
+use rmtrace_format::record::MARK_START;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::ops::ControlFlow;
 use std::rc::Rc;
@@ -276,6 +277,11 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
     }
 
     fn run(mut self) -> Result<MergeStats, ReadError> {
+        if self.reader.lacks_beginning() {
+            // What was recorded before is as unknown as what is called in a pause.
+            let mark = Mark::of_run(self.origin, MARK_START, "begins here");
+            self.consumer.mark(&mark, 0);
+        }
         loop {
             let head = self.heap.first();
             let mut limit = u64::MAX;

@@ -247,4 +247,39 @@ pub struct RunInfo {
     pub monotonic_clock: bool,
     /// Notes for the reader of a report (static children, refused hooks, a pool on disk ...).
     pub notes: Vec<String>,
+    /// The place of the file in a recording of several files.
+    pub part: Part,
+    /// The size at which recording stopped for good while the program went on; 0: it did not.
+    pub stopped_at_bytes: u64,
+}
+
+impl RunInfo {
+    /// What has to be said first: the trace is not the whole of the run.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        if self.part.number > 0 {
+            remarks.push("begins within the recording".to_owned());
+        }
+        if self.part.goes_on {
+            remarks.push("goes on in the next file".to_owned());
+        }
+        if self.stopped_at_bytes > 0 {
+            remarks.push(format!(
+                "stopped at its limit of {} bytes",
+                self.stopped_at_bytes
+            ));
+        }
+        remarks
+    }
+}
+
+/// A file's place in a recording whose trace is a sequence of files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    /// The same in all files of the recording; 0: the trace is one file.
+    pub recording: u64,
+    /// Files of the recording before this one; of several that are read as one trace, before the first.
+    pub number: u32,
+    /// Whether the recording goes on in the file of the next number.
+    pub goes_on: bool,
 }

@@ -19,10 +19,16 @@ use std::sync::OnceLock;
 /// Bytes of the end frame.
 const END_BYTES: u64 = (HEADER_BYTES + END_PAYLOAD_BYTES) as u64;
 
-/// The file behind a trace.
+/// The file behind a trace, or the files of a sequence: then offsets count through all of them.
 pub(crate) struct Source {
+    /// The last file.
     file: File,
     path: PathBuf,
+    /// Where the last file begins.
+    start: u64,
+    /// The files before it, with the offsets at which they begin.
+    earlier: Vec<(u64, File, PathBuf)>,
+    /// Where the last file ends.
     bytes: u64,
 }
 
@@ -31,11 +37,24 @@ impl Source {
         self.bytes
     }
 
+    /// The file at `offset`: where it begins, and its name.
+    fn at(&self, offset: u64) -> (u64, &File, &Path) {
+        if offset >= self.start {
+            return (self.start, &self.file, &self.path);
+        }
+        let behind = self.earlier.partition_point(|(start, ..)| *start <= offset);
+        match behind.checked_sub(1).and_then(|at| self.earlier.get(at)) {
+            Some((start, file, path)) => (*start, file, path),
+            None => (self.start, &self.file, &self.path),
+        }
+    }
+
     pub(crate) fn read_exact(&self, offset: u64, out: &mut [u8]) -> Result<(), ReadError> {
-        self.file
-            .read_exact_at(out, offset)
+        let (start, file, path) = self.at(offset);
+        let offset = offset.saturating_sub(start);
+        file.read_exact_at(out, offset)
             .map_err(|source| ReadError::Read {
-                path: self.path.clone(),
+                path: path.to_owned(),
                 offset,
                 length: out.len() as u64,
                 source,
@@ -48,9 +67,10 @@ impl Source {
         what: &'static str,
         found: impl ToString,
     ) -> ReadError {
+        let (start, _, path) = self.at(offset);
         ReadError::Damaged {
-            path: self.path.clone(),
-            offset,
+            path: path.to_owned(),
+            offset: offset.saturating_sub(start),
             what,
             found: found.to_string(),
         }
@@ -89,7 +109,13 @@ impl TraceReader {
             Ok(metadata) => metadata.len(),
             Err(source) => return Err(ReadError::Open { path, source }),
         };
-        let source = Source { file, path, bytes };
+        let source = Source {
+            file,
+            path,
+            start: 0,
+            earlier: Vec::new(),
+            bytes,
+        };
         let tick_ns = read_header(&source)?;
         let mut damage = Vec::new();
         let index = match read_index(&source) {
@@ -134,6 +160,88 @@ impl TraceReader {
         Ok(reader)
     }
 
+    /// Joins files of one recording, which follow each other, to one trace. Of each process the last
+    /// record holds; what is said of the run is what the last file says, but that the trace begins where
+    /// the first does. `None` if there are no files, or they have different ticks.
+    pub fn join(parts: Vec<TraceReader>) -> Option<TraceReader> {
+        let mut parts = parts.into_iter();
+        let mut joined = parts.next()?;
+        for next in parts {
+            if next.tick_ns != joined.tick_ns {
+                return None;
+            }
+            joined.append(next);
+        }
+        Some(joined)
+    }
+
+    /// Puts the file that follows behind what is here.
+    fn append(&mut self, next: TraceReader) {
+        let base = self.source.bytes;
+        let number = self.index.info.part.number;
+        let of_part = |path: &Path, damage: Vec<Damage>| {
+            let path = path.to_owned();
+            damage.into_iter().map(move |damage| match damage {
+                Damage::Part { .. } => damage,
+                damage => Damage::Part {
+                    path: path.clone(),
+                    damage: Box::new(damage),
+                },
+            })
+        };
+        let damage = std::mem::take(&mut self.damage);
+        self.damage.extend(of_part(&self.source.path, damage));
+        self.damage.extend(next.damage);
+        self.index
+            .frames
+            .extend(next.index.frames.into_iter().map(|mut frame| {
+                frame.offset += base;
+                frame
+            }));
+        self.index
+            .sides
+            .extend(next.index.sides.into_iter().map(|mut side| {
+                side.offset += base;
+                side
+            }));
+        let mut processes: BTreeMap<u32, Process> = BTreeMap::new();
+        let known = std::mem::take(&mut self.index.processes);
+        for process in known.into_iter().chain(next.index.processes) {
+            processes.insert(process.number, process);
+        }
+        self.index.processes = processes.into_values().collect();
+        self.index.info = next.index.info;
+        self.index.info.part.number = number;
+        let source = &mut self.source;
+        let file = std::mem::replace(&mut source.file, next.source.file);
+        let path = std::mem::replace(&mut source.path, next.source.path);
+        source.earlier.push((source.start, file, path));
+        source.start = base;
+        source.bytes = base + next.source.bytes;
+        self.ordinals = OnceLock::new();
+    }
+
+    /// The files that the trace consists of, in their order.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        let earlier = self
+            .source
+            .earlier
+            .iter()
+            .map(|(_, _, path)| path.as_path());
+        earlier.chain(std::iter::once(self.path()))
+    }
+
+    /// Whether the recording began in files that are not here: then blocks may be freed that nothing in
+    /// this trace allocated.
+    pub fn lacks_beginning(&self) -> bool {
+        self.index.info.part.number > 0
+    }
+
+    /// Whether the recording goes on in a file that is not here.
+    pub fn lacks_end(&self) -> bool {
+        self.index.info.part.goes_on
+    }
+
     /// What is said of the run.
     pub fn info(&self) -> &RunInfo {
         &self.index.info
@@ -164,12 +272,12 @@ impl TraceReader {
         &self.damage
     }
 
-    /// Bytes of the file.
+    /// Bytes of the file, or of all files.
     pub fn file_bytes(&self) -> u64 {
         self.source.bytes
     }
 
-    /// The file's name as given.
+    /// The (last) file's name as given.
     pub fn path(&self) -> &Path {
         &self.source.path
     }
@@ -288,9 +396,9 @@ impl TraceReader {
         self.side(entry, KIND_MARKS, record::marks_from_bytes)
     }
 
-    /// Walks over all frames as they lie in the file, without the index.
+    /// Walks over all frames as they lie in the (last) file, without the index.
     pub fn scan(&self) -> Scan<'_> {
-        Scan::new(&self.source, FILE_HEADER_BYTES as u64)
+        Scan::new(&self.source, self.source.start + FILE_HEADER_BYTES as u64)
     }
 
     pub(crate) fn damaged(

@@ -3,7 +3,7 @@
 //! `docs/format.md` states the bytes, so no reader needs the crate.
 
 use crate::error::Malformed;
-use crate::model::{Ended, Hooks, Mark, Process, RunInfo, Sample, StartedBy, Thread};
+use crate::model::{Ended, Hooks, Mark, Part, Process, RunInfo, Sample, StartedBy, Thread};
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use rmtrace_format::chunk::Counters;
 use rmtrace_format::spool;
@@ -24,12 +24,20 @@ fn to_bytes(value: impl bincode::Encode) -> Vec<u8> {
 
 fn from_bytes<T: bincode::Decode<()>>(bytes: &[u8]) -> Result<T, Malformed> {
     // What a later version appends stays unread.
+    split_bytes(bytes).map(|(value, _)| value)
+}
+
+/// The value, and the bytes behind it.
+fn split_bytes<T: bincode::Decode<()>>(bytes: &[u8]) -> Result<(T, &[u8]), Malformed> {
     bincode::decode_from_slice(bytes, config())
-        .map(|(value, _)| value)
+        .map(|(value, read)| (value, bytes.get(read..).unwrap_or_default()))
         .map_err(|_| Malformed::new("a record can't be decoded"))
 }
 
 type RunWire = (Vec<String>, u64, String, String, bool, bool, Vec<String>);
+
+/// Fields that are there only if one of them is not 0.
+type PartWire = (u64, u32, bool, u64);
 
 /// The bytes of a run record.
 pub fn run_to_bytes(info: &RunInfo) -> Vec<u8> {
@@ -42,13 +50,28 @@ pub fn run_to_bytes(info: &RunInfo) -> Vec<u8> {
         info.monotonic_clock,
         info.notes.clone(),
     );
-    to_bytes(wire)
+    let mut bytes = to_bytes(wire);
+    let part = &info.part;
+    let rest: PartWire = (
+        part.recording,
+        part.number,
+        part.goes_on,
+        info.stopped_at_bytes,
+    );
+    if rest != PartWire::default() {
+        bytes.extend(to_bytes(rest));
+    }
+    bytes
 }
 
 /// Reads a run record.
 pub fn run_from_bytes(bytes: &[u8]) -> Result<RunInfo, Malformed> {
-    let (command, realtime_ns, writer, machine, collected, monotonic_clock, notes) =
-        from_bytes::<RunWire>(bytes)?;
+    let (wire, rest) = split_bytes::<RunWire>(bytes)?;
+    let (command, realtime_ns, writer, machine, collected, monotonic_clock, notes) = wire;
+    let (recording, number, goes_on, stopped_at_bytes) = match rest.is_empty() {
+        true => PartWire::default(),
+        false => from_bytes(rest)?,
+    };
     Ok(RunInfo {
         command,
         realtime_ns,
@@ -57,6 +80,12 @@ pub fn run_from_bytes(bytes: &[u8]) -> Result<RunInfo, Malformed> {
         collected,
         monotonic_clock,
         notes,
+        part: Part {
+            recording,
+            number,
+            goes_on,
+        },
+        stopped_at_bytes,
     })
 }
 
@@ -391,8 +420,10 @@ mod tests {
         }
 
         #[test]
-        fn runs_round_trip(command: Vec<String>, realtime_ns: u64, writer: String, machine: String, collected: bool, notes: Vec<String>) {
-            let info = RunInfo { command, realtime_ns, writer, machine, collected, monotonic_clock: !collected, notes };
+        fn runs_round_trip(command: Vec<String>, realtime_ns: u64, writer: String, machine: String, collected: bool, notes: Vec<String>, place: (u64, u32, bool, u64)) {
+            let (recording, number, goes_on, stopped_at_bytes) = place;
+            let part = Part { recording, number, goes_on };
+            let info = RunInfo { command, realtime_ns, writer, machine, collected, monotonic_clock: !collected, notes, part, stopped_at_bytes };
             prop_assert_eq!(run_from_bytes(&run_to_bytes(&info)), Ok(info));
         }
 

@@ -13,6 +13,7 @@ use rmtrace_format::chunk::Counters;
 use rmtrace_format::event::Kind;
 use rmtrace_format::record::{Record, content_sum};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 
 /// Problems told in full; the rest is counted.
 pub const PROBLEMS_MAX: usize = 100;
@@ -32,6 +33,10 @@ pub struct Verification {
     pub calls: u64,
     /// Threads whose counters were compared.
     pub threads_compared: u64,
+    /// Times that several threads of a process had events at the same tick.
+    pub ties: u64,
+    /// Of these, those in which no order fits the address table.
+    pub ties_unresolved: u64,
     /// The address tables, by process.
     pub tables: BTreeMap<u32, TableCounts>,
 }
@@ -97,6 +102,17 @@ struct Stream {
     sums_before_last: Sums,
 }
 
+impl Stream {
+    /// One whose first calls here are those from `ordinal` on: something is missing if there are others,
+    /// unless the trace begins within its recording.
+    fn of(reader: &TraceReader, ordinal: u64) -> Stream {
+        Stream {
+            next_ordinal: if reader.lacks_beginning() { ordinal } else { 0 },
+            ..Stream::default()
+        }
+    }
+}
+
 /// Verifies a trace. Whatever is wrong with it is in the result; an error means that it can't be
 /// read.
 ///
@@ -107,7 +123,22 @@ pub fn verify(reader: &TraceReader) -> Result<Verification, ReadError> {
     for damage in reader.damage() {
         found.problem(damage.to_string());
     }
-    check_file(reader, &mut found)?;
+    let paths: Vec<&Path> = reader.paths().collect();
+    match paths.len() {
+        1 => check_file(reader, &mut found)?,
+        _ => {
+            for path in paths {
+                check_file(&TraceReader::open(path)?, &mut found)?;
+            }
+        }
+    }
+    if reader.lacks_beginning() {
+        found.notes.push(
+            "the recording's first files are not here: of what threads counted, the number of calls is \
+             compared"
+                .into(),
+        );
+    }
     let streams = check_frames(reader, &mut found)?;
     check_counters(reader, &streams, &mut found);
     check_addresses(reader, &mut found)?;
@@ -188,7 +219,9 @@ fn check_frames(
         };
         for (n, segment) in frame.segments.iter().enumerate() {
             let name = format!("process {} thread {}", entry.process, segment.thread);
-            let stream = streams.entry((entry.process, segment.thread)).or_default();
+            let stream = streams
+                .entry((entry.process, segment.thread))
+                .or_insert_with(|| Stream::of(reader, segment.first_ordinal));
             if segment.first_ordinal != stream.next_ordinal {
                 found.problem(format!(
                     "{name}: the frame at byte {} goes on with call {}, expected was call {}",
@@ -254,6 +287,12 @@ fn check_counters(
         .damage()
         .iter()
         .any(|damage| matches!(damage, Damage::CutShort { .. } | Damage::NoEnd { .. }));
+    if reader.lacks_end() {
+        found.notes.push(
+            "the threads' counters are not compared: the recording goes on in the next file".into(),
+        );
+        return;
+    }
     if unfinished {
         found
             .notes
@@ -273,6 +312,10 @@ fn check_counters(
             found.threads_compared += 1;
             let empty = Stream::default();
             let stream = streams.get(&key).unwrap_or(&empty);
+            if reader.lacks_beginning() {
+                check_length(process, thread, stream, found);
+                continue;
+            }
             check_thread(process, thread, stream, found);
         }
     }
@@ -280,6 +323,24 @@ fn check_counters(
     if unknown > 0 {
         found.problem(format!(
             "{unknown} threads have events but no record of what they counted"
+        ));
+    }
+}
+
+/// Compares the number of a thread's calls, those in files that are not here included.
+fn check_length(process: &Process, thread: &Thread, stream: &Stream, found: &mut Verification) {
+    let counted = thread.counters.total();
+    let behind = stream.next_ordinal.checked_sub(counted);
+    let fits = match behind {
+        Some(0) => true,
+        Some(1) => thread.counters_may_lag,
+        // All that it called is in the files that are not here.
+        _ => stream.next_ordinal == 0,
+    };
+    if !fits {
+        found.problem(format!(
+            "process {} thread {}: the trace ends with its call {}, the thread counted {counted}",
+            process.number, thread.number, stream.next_ordinal
         ));
     }
 }
@@ -338,7 +399,10 @@ fn check_thread(process: &Process, thread: &Thread, stream: &Stream, found: &mut
 fn check_addresses(reader: &TraceReader, found: &mut Verification) -> Result<(), ReadError> {
     let mut tables = AddressTables::default();
     match reader.merge(&mut tables) {
-        Ok(_) => {}
+        Ok(stats) => {
+            found.ties = stats.ties;
+            found.ties_unresolved = stats.ties_unresolved;
+        }
         Err(ReadError::Damaged { .. }) if found.problem_count > 0 => {
             found
                 .notes

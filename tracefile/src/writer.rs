@@ -6,7 +6,7 @@ use crate::frame::{
     self, EncodedFrame, HEADER_BYTES, KIND_END, KIND_INDEX, KIND_MARKS, KIND_PROCESS, KIND_RUN,
     KIND_SAMPLES, PAYLOAD_BYTES_MAX,
 };
-use crate::index::{self, END_PAYLOAD_BYTES, Index, SideEntry};
+use crate::index::{self, END_PAYLOAD_BYTES, FrameEntry, Index, SideEntry};
 use crate::model::{Mark, Process, RunInfo, Sample};
 use crate::record;
 use std::io::Write;
@@ -35,6 +35,10 @@ pub struct TraceWriter<W> {
     out: W,
     written: u64,
     index: Index,
+    /// Most bytes of the index' entries of frames.
+    entries_bytes: u64,
+    /// Bytes of the process records in the index.
+    processes_bytes: u64,
     packer: Packer,
     scratch: Vec<u8>,
 }
@@ -46,6 +50,8 @@ impl<W: Write> TraceWriter<W> {
             out,
             written: 0,
             index: Index::default(),
+            entries_bytes: 0,
+            processes_bytes: 0,
             packer: Packer::default(),
             scratch: Vec::new(),
         };
@@ -61,13 +67,19 @@ impl<W: Write> TraceWriter<W> {
 
     /// Says what is known of a process. May be repeated, the last one holds.
     pub fn process(&mut self, process: &Process) -> Result<(), WriteError> {
-        self.record(KIND_PROCESS, &record::process_to_bytes(process))?;
+        let bytes = record::process_to_bytes(process);
+        self.record(KIND_PROCESS, &bytes)?;
+        self.processes_bytes += bytes.len() as u64;
         let at = self
             .index
             .processes
             .binary_search_by_key(&process.number, |p| p.number);
         match at {
-            Ok(at) => self.index.processes[at] = process.clone(),
+            Ok(at) => {
+                let known = &mut self.index.processes[at];
+                self.processes_bytes -= record::process_to_bytes(known).len() as u64;
+                *known = process.clone();
+            }
             Err(at) => self.index.processes.insert(at, process.clone()),
         }
         Ok(())
@@ -80,6 +92,10 @@ impl<W: Write> TraceWriter<W> {
             return Ok(());
         }
         self.bytes(&frame.bytes)?;
+        let entries = frame.entries.iter();
+        self.entries_bytes += entries
+            .map(|entry| FrameEntry::bytes_max(entry.segments.len()))
+            .sum::<u64>();
         self.index.frames.extend(frame.entries.iter().map(|entry| {
             let mut entry = entry.clone();
             entry.offset += start;
@@ -105,6 +121,33 @@ impl<W: Write> TraceWriter<W> {
     /// Bytes written so far.
     pub fn bytes_written(&self) -> u64 {
         self.written
+    }
+
+    /// The processes as last said, ordered by number.
+    pub fn processes(&self) -> &[Process] {
+        &self.index.processes
+    }
+
+    /// Whether there are frames of events.
+    pub fn has_events(&self) -> bool {
+        !self.index.frames.is_empty()
+    }
+
+    /// Most bytes that [`TraceWriter::finish`] will write with a run record of `run_bytes` bytes.
+    pub fn closing_bytes(&self, run_bytes: u64) -> u64 {
+        const NUMBER: u64 = 10;
+        let processes = self.processes_bytes + NUMBER * self.index.processes.len() as u64;
+        let sides = 4 * NUMBER * self.index.sides.len() as u64;
+        let blob = 1 + NUMBER;
+        let index = blob + 4 * NUMBER + run_bytes + processes + self.entries_bytes + sides;
+        2 * HEADER_BYTES as u64 + index + END_PAYLOAD_BYTES as u64
+    }
+
+    /// Most bytes that one more record of each process would add, all of them longer than the last ones
+    /// by `more` bytes together: once as frames, and what they are longer in the index.
+    pub fn restating_bytes(&self, more: u64) -> u64 {
+        const FRAME: u64 = HEADER_BYTES as u64 + 11;
+        self.processes_bytes + FRAME * self.index.processes.len() as u64 + 2 * more
     }
 
     /// Ends the trace: final run record, index, end. Returns `W` flushed.

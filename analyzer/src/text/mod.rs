@@ -100,7 +100,7 @@ fn first_lines(report: &Report) -> String {
     let frees = &report.figures.frees;
     if frees.before_start != 0 {
         parts.push(format!(
-            "{} of blocks from a pause",
+            "{} of blocks from before",
             counted(frees.before_start, "free", "frees")
         ));
     }
@@ -111,6 +111,7 @@ fn first_lines(report: &Report) -> String {
             "live duplicates",
         ));
     }
+    parts.extend(report.trace.remarks.iter().cloned());
     if !report.trace.damage.is_empty() {
         parts.push("damaged".to_string());
     }

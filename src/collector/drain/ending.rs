@@ -280,7 +280,7 @@ impl Drain {
 
     /// Cuts everything that is left of a process, in windows of the usual size.
     pub(super) fn cut_rest(&mut self, n: usize, number: u32, until: Until) {
-        loop {
+        while !self.is_full() {
             let Some(member) = self.spools[n].members.get_mut(&number) else {
                 return;
             };
@@ -302,6 +302,7 @@ impl Drain {
     /// The last word on a process that is gone.
     pub(super) fn end_member(&mut self, n: usize, number: u32) {
         let slot = self.maps[n].as_ref().and_then(|map| map.slot(number));
+        let limited = self.is_limited();
         let spool = &mut self.spools[n];
         let Some(member) = spool.members.get_mut(&number) else {
             return;
@@ -309,13 +310,26 @@ impl Drain {
         if let Some(slot) = slot {
             member.slot = slot;
         }
+        if limited {
+            // What it called later is not in the trace, and is not missed there.
+            let sources = Sources {
+                chunks: &self.run.chunks,
+                spools: &self.maps,
+            };
+            for stream in member.streams.threads.values_mut() {
+                stream.stop_at_taken(&sources);
+            }
+        }
         member.life = Life::Over;
         spool.alive.remove(&number);
         let process = member.describe(spool.image.as_ref(), &self.clock, self.anonymous);
         if member.slot.ended.monotonic_ns != 0 {
             self.family.exited(process.number);
         }
-        self.pipeline.send(Item::Process(Box::new(process)));
+        // At the limit there is room for one more word on it, the last.
+        if member.listed && !limited {
+            self.pipeline.send(Item::Process(Box::new(process)));
+        }
     }
 
     /// The end of the recording.
@@ -379,7 +393,7 @@ impl Drain {
                 spool
                     .members
                     .values()
-                    .filter(|member| member.life != Life::Unborn)
+                    .filter(|member| member.life != Life::Unborn && member.listed)
                     .map(move |member| (member, image))
             })
             .map(|(member, image)| {
@@ -401,6 +415,7 @@ impl Drain {
             info.notes.append(&mut notes);
         }
         info.notes.extend(self.note_of_pauses());
+        self.note_limit(&mut info);
         info.notes.extend(self.report.note());
         info.notes.extend(flag_notes(self.flags.iter().copied()));
         info.notes
@@ -418,9 +433,7 @@ impl Drain {
             times.fetch_add(process.waits.0, Relaxed);
             ns.fetch_add(process.waits.1, Relaxed);
         }
-        for process in processes {
-            self.pipeline.send(Item::Process(Box::new(process)));
-        }
+        self.pipeline.send(Item::LastWords(processes));
         if !self.marks.is_empty() {
             let marks = std::mem::take(&mut self.marks);
             self.pipeline.send(Item::Marks(marks));

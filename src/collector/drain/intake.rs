@@ -101,6 +101,7 @@ impl Drain {
 
     /// Gives a process its number.
     pub(super) fn begin_process(&mut self, n: usize, slot: Slot) {
+        let limited = !self.has_room_for_process();
         let spool = &mut self.spools[n];
         if let (Some(image), Some(map)) = (&mut spool.image, self.maps[n].as_ref())
             && let Some(now) = map.image()
@@ -124,6 +125,7 @@ impl Drain {
         member.slot = slot;
         member.life = Life::Alive;
         member.cut_ns = sys::monotonic_ns();
+        member.listed = !limited;
         let process = member.describe(spool.image.as_ref(), &self.clock, self.anonymous);
         let is_born = |member: &Member| member.life != Life::Unborn;
         while spool.members.get(&spool.unborn).is_some_and(is_born) {
@@ -131,7 +133,9 @@ impl Drain {
         }
         self.status.processes.fetch_add(1, Relaxed);
         self.journal(&[entry]);
-        self.pipeline.send(Item::Process(Box::new(process)));
+        if !limited {
+            self.pipeline.send(Item::Process(Box::new(process)));
+        }
     }
 
     /// Takes what was handed over; whether there was something.
@@ -172,6 +176,7 @@ impl Drain {
             return;
         }
         let source = n as u32 + 1;
+        let limited = self.is_limited();
         if handed_over {
             self.check_clock(chunk);
         }
@@ -205,7 +210,7 @@ impl Drain {
                 let positions = ForkPosition::parse_all(&read_data(map.file(), &part)).collect();
                 member.streams.fork.insert(chunk.sequence, positions);
                 if handed_over {
-                    if member.life != Life::Unborn {
+                    if member.life != Life::Unborn && member.listed && !limited {
                         let process =
                             member.describe(spool.image.as_ref(), &self.clock, self.anonymous);
                         self.pipeline.send(Item::Process(Box::new(process)));

@@ -11,7 +11,7 @@ use super::processes::{Family, Link, Origin, anonymize, describe, end_replaced, 
 use super::run_dir::{JOURNAL_NAME, RunDir, stamps_of};
 use super::stream::{Noticed, Scratch, ThreadStream, Until};
 use crate::frame::FramePacker;
-use crate::model::{Mark, Process, RunInfo, StartedBy, TICK_NS_DEFAULT};
+use crate::model::{Mark, Part, Process, RunInfo, StartedBy, TICK_NS_DEFAULT};
 use crate::reader::{FrameScratch, TraceReader};
 use crate::writer::TraceWriter;
 use rmtrace_format::chunk::Triple;
@@ -139,7 +139,8 @@ pub fn pack<W: Write>(
 ) -> Result<(W, PackReport), GatherError> {
     let mut dir = RunDir::open(run)?;
     let begun = match &options.begun {
-        Some(path) => Some(TraceReader::open(path)?),
+        // With the files before it: the packed trace is one file.
+        Some(path) => Some(crate::open(path)?),
         None => None,
     };
     let journal = Journal::read(&run.join(JOURNAL_NAME));
@@ -169,6 +170,17 @@ pub fn pack<W: Write>(
         Some(begun) => begun.info().clone(),
         None => run_info(&dir, &members, &clock),
     };
+    // One file takes the place of several; those before the first one that is here stay away.
+    info.part = match info.part {
+        part @ Part { number: 1.., .. } => Part {
+            goes_on: false,
+            ..part
+        },
+        _ => Part::default(),
+    };
+    if info.part.number == 0 {
+        info.part = Part::default();
+    }
     if options.anonymous {
         info.command.clear();
         info.realtime_ns = 0;
@@ -475,9 +487,9 @@ fn resume(
             }
         }
     }
+    report.calls_begun = begun.calls();
     for ((process, thread), (sum, last, first)) in sums {
         let calls = begun.next_ordinal(process, thread);
-        report.calls_begun = report.calls_begun.saturating_add(calls);
         if let Some(member) = members.get_mut(process as usize) {
             let stream = member.streams.thread(thread);
             stream.resume(calls, last, sum, first);
@@ -485,10 +497,13 @@ fn resume(
     }
     for ((process, thread), state) in journal.iter().flat_map(|journal| &journal.threads) {
         if let Some(member) = members.get_mut(*process as usize) {
-            member
-                .streams
-                .thread(*thread)
-                .known(state.tid, state.sequence, &state.counters);
+            let stream = member.streams.thread(*thread);
+            if begun.lacks_beginning() && stream.next_ordinal() == 0 {
+                // All that it called until then was in files that are gone.
+                let first = begun.ticks().map_or(0, |(first, _)| first);
+                stream.resume(state.counters.total(), 0, 0, first);
+            }
+            stream.known(state.tid, state.sequence, &state.counters);
         }
     }
     Ok(())
@@ -547,7 +562,7 @@ fn run_info(dir: &RunDir, members: &[Member], clock: &Clock) -> RunInfo {
         monotonic_clock: members
             .iter()
             .any(|m| m.image.is_some() && m.streams.stamps == Stamps::Monotonic),
-        notes: Vec::new(),
+        ..RunInfo::default()
     }
 }
 

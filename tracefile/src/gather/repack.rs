@@ -8,6 +8,7 @@ use super::processes::anonymize;
 use crate::column::Unpacker;
 use crate::error::ReadError;
 use crate::frame::{FramePacker, HEADER_BYTES, LooseFrame};
+use crate::model::Part;
 use crate::reader::TraceReader;
 use crate::writer::{FILE_MAGIC, TraceWriter};
 use std::fs::File;
@@ -46,6 +47,9 @@ pub fn repack<W: Write>(
         return Err(damaged(0, "the trace", damage.to_string()).into());
     }
     let mut info = from.info().clone();
+    if !from.lacks_beginning() && !from.lacks_end() {
+        info.part = Part::default(); // One file now.
+    }
     let mut processes = from.processes().to_vec();
     if anonymous {
         info.command.clear();

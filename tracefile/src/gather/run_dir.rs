@@ -6,7 +6,7 @@ use super::cutter::ProcessStreams;
 use super::error::GatherError;
 use super::image::{Slot, SpoolId, SpoolImage};
 use super::lease::{self, Lease};
-use super::source::{Part, check_word, header_at, read_up_to, readings};
+use super::source::{Part, header_at, read_up_to, readings};
 use super::spool_file::{for_each_chunk, read_image, read_slot};
 use rmtrace_format::chunk::{
     Chunk, ForkPosition, HEADER_BYTES, KIND_EVENTS, KIND_FORK, STATE_ACTIVE, STATE_FREE, Triple,
@@ -227,9 +227,9 @@ impl RunDir {
                 continue; // Given away since.
             };
             // The header again: what we copied is one chunk's if it was there before and after.
-            let same = header_at(file, *offset).map(|after| check_word(&after));
+            let same = header_at(file, *offset).map(|after| after.check_word());
             let data = (read - HEADER_BYTES).min(now.committed as usize);
-            if same != Some(check_word(&now)) || now.state == STATE_FREE {
+            if same != Some(now.check_word()) || now.state == STATE_FREE {
                 continue;
             }
             let bytes = &bytes[..HEADER_BYTES + data];

@@ -52,19 +52,6 @@ pub struct Part {
 /// Offset of the check word in a header.
 const CHECK_OFFSET: u64 = core::mem::offset_of!(chunk::ChunkHeader, check) as u64;
 
-/// The check word that a header of this content carries.
-pub fn check_word(chunk: &Chunk) -> u64 {
-    chunk::check_word(
-        chunk.kind,
-        chunk.chunk_bytes,
-        chunk.process,
-        chunk.thread,
-        chunk.sequence,
-        chunk.spool_id,
-        chunk.opened.tsc,
-    )
-}
-
 impl Part {
     /// The part that `chunk`, found at `offset` of file `source`, is.
     pub fn new(chunk: &Chunk, source: u32, offset: u64, data_bytes: u32, in_spool: bool) -> Part {
@@ -76,7 +63,7 @@ impl Part {
             opened: chunk.opened.tsc,
             closed: chunk.closed.tsc,
             open: in_spool && chunk.state == chunk::STATE_ACTIVE,
-            check: check_word(chunk),
+            check: chunk.check_word(),
             in_spool,
         }
     }
