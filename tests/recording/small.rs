@@ -1,6 +1,6 @@
 //! `rmtrace pack --small`: of a run and of a trace.
 
-use crate::harness::{How, Lab, rmtrace};
+use crate::harness::{How, Lab, Recorded, rmtrace};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -82,4 +82,30 @@ fn a_trace_is_not_packed_for_nothing() {
     let output = pack(&["--small", "--remove"], &recorded.trace, None);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     recorded.verify();
+}
+
+/// A recording of several files becomes one.
+#[test]
+fn files_become_one() {
+    let lab = Lab::new();
+    let program = lab.program("exchange.c");
+    let run = lab.run(&program).args(["2", "500000"]);
+    let recorded = run
+        .option("--pool=512M")
+        .option("--rotate=1M")
+        .record()
+        .ok();
+    let before = recorded.info();
+    assert_ne!(before["files"], 1, "{before}");
+    let small = recorded.trace.with_extension("one.rmt");
+    let output = pack(&["--small"], &recorded.trace, Some(&small));
+    assert!(output.status.success(), "{output:?}");
+    verify(&small);
+    let one = Recorded {
+        outcome: recorded.outcome,
+        trace: small,
+    };
+    let after = one.info();
+    assert_eq!(after["events"], before["events"]);
+    assert_eq!(after["run"]["remarks"], serde_json::json!([]));
 }
