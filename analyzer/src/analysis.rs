@@ -188,6 +188,10 @@ impl Analysis {
             let Slot::Ended(mut report, peaks_seen) = slot else {
                 continue;
             };
+            // Blocks of a pause are not known.
+            if self.run.was_paused {
+                report.invisible = None;
+            }
             // It had ended when the run came to its peak.
             if peaks_seen < blocks_peak {
                 report.live_blocks_at_run_peak = 0;
@@ -374,6 +378,7 @@ impl Consumer for Analysis {
         let Some(Slot::Running(state)) = self.slots.get_mut(sample.process as usize) else {
             return;
         };
+        state.sample(time_ns, sample);
         let pages = Pages::of(sample);
         let start_ns = state.start_ns();
         let own = state

@@ -9,6 +9,7 @@ pub mod cross_thread;
 pub mod handle_table;
 pub mod histogram;
 mod inherited;
+pub mod invisible;
 pub mod lifetime;
 pub mod live;
 pub mod log_linear;

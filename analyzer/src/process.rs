@@ -7,6 +7,7 @@ use crate::cross_thread::Frees;
 use crate::handle_table::HandleTable;
 use crate::histogram::{SizeHistogram, size_class};
 use crate::inherited::{Forks, Inherited};
+use crate::invisible::{self, Invisible};
 use crate::lifetime::{self, MacroLifetime};
 use crate::live::{Gauge, Live};
 use crate::realloc::Reallocs;
@@ -15,6 +16,7 @@ use crate::resident;
 use crate::run::Run;
 use crate::series::BINS_PROCESS;
 use crate::table::{Block, LiveTable};
+use rmtrace_file::model::Sample;
 use rmtrace_format::{Event, Step};
 
 /// A block within a realloc: it has no address now.
@@ -87,6 +89,7 @@ pub(crate) struct State {
     /// Own live blocks and bytes at the run's peak of each.
     at_run_peak: Sum,
     pub resident: Option<Box<resident::Collector>>,
+    invisible: Option<Box<invisible::Collector>>,
 }
 
 /// What is left of a process at its end.
@@ -134,6 +137,7 @@ impl State {
             peaks_seen: run.peaks(),
             at_run_peak: Sum::default(),
             resident: None,
+            invisible: None,
         }
     }
 
@@ -145,6 +149,21 @@ impl State {
     /// When it started.
     pub fn start_ns(&self) -> u64 {
         self.about.start_ns
+    }
+
+    /// Takes a resident sample of the process, for what its blocks can't account for.
+    pub fn sample(&mut self, now_ns: u64, sample: &Sample) {
+        match &mut self.invisible {
+            Some(collector) => collector.sample(now_ns, sample, &self.heap),
+            None => self.invisible = Some(Box::new(invisible::Collector::new(now_ns, sample))),
+        }
+    }
+
+    /// What its blocks can't account for; `None` without samples, and where calls were dropped.
+    fn invisible(&self) -> Option<Invisible> {
+        let whole = self.about.dropped.iter().all(|dropped| dropped.calls == 0);
+        let collector = self.invisible.as_ref().filter(|_| whole)?;
+        Some(collector.report(&self.heap))
     }
 
     /// Applies an event of the process.
@@ -571,11 +590,13 @@ impl State {
         }
         let figures = self.figures(now_ns, own, live, released);
         let integral = self.integral(now_ns);
+        let invisible = self.invisible();
         let mut report = self.about;
         report.end_ns = now_ns.max(report.start_ns);
         report.duration_ns = report.end_ns - report.start_ns;
         report.live_blocks_at_run_peak = self.at_run_peak.blocks;
         report.live_bytes_at_run_peak = self.at_run_peak.bytes;
+        report.invisible = invisible;
         report.figures = figures;
         Ended {
             report,

@@ -5,6 +5,7 @@ use crate::counts::{Dropped, Events};
 use crate::cross_thread::Frees;
 use crate::handle_table::HandleTable;
 use crate::histogram::SizeBin;
+use crate::invisible::Invisible;
 use crate::lifetime::{LifetimeBySize, LifetimeReport, MacroLifetime};
 use crate::live::{Mean, Peak};
 use crate::realloc::Reallocs;
@@ -148,6 +149,8 @@ pub struct ProcessReport {
     pub dropped: Vec<Dropped>,
     /// Measured cost of recording a call in its threads, in picoseconds; 0 where not measured.
     pub cost_ps: u64,
+    /// Resident memory that no recorded call accounts for; `null` where it can't be said.
+    pub invisible: Option<Invisible>,
     /// Its figures.
     #[serde(flatten)]
     pub figures: Figures,

@@ -323,6 +323,7 @@ proptest! {
         for (number, process) in report.processes.iter().enumerate() {
             prop_assert_eq!(process.number as usize, number);
             prop_assert_eq!(without_words(process.figures.clone()), twin.process(number));
+            prop_assert_eq!(&process.invisible, &twin.invisible(number));
             prop_assert_eq!(process.live_blocks_at_run_peak, blocks_at_peak[number]);
             prop_assert_eq!(process.live_bytes_at_run_peak, bytes_at_peak[number]);
         }
@@ -338,6 +339,7 @@ fn the_streams_are_not_idle() {
     let mut runner = TestRunner::deterministic();
     let mut sums = [0u64; 10];
     let mut behind_pauses = [0u64; 2];
+    let mut warned = [0u64; 2];
     for _ in 0..50 {
         let dice = vec(dice(), 200..250)
             .new_tree(&mut runner)
@@ -345,7 +347,11 @@ fn the_streams_are_not_idle() {
             .current();
         let mut maker = Maker::default();
         dice.iter().for_each(|dice| maker.step(dice));
-        let figures = report(&maker.deliveries).figures;
+        let report = report(&maker.deliveries);
+        for invisible in report.processes.iter().filter_map(|p| p.invisible.as_ref()) {
+            warned[usize::from(invisible.warned)] += 1;
+        }
+        let figures = report.figures;
         let seen = [
             figures.events.failed,
             figures.events.unknown_frees,
@@ -368,5 +374,6 @@ fn the_streams_are_not_idle() {
         behind_pauses.iter().all(|sum| *sum > 0),
         "{behind_pauses:?}"
     );
+    assert!(warned.iter().all(|sum| *sum > 5), "{warned:?}");
     assert!(sums.iter().all(|sum| *sum > 40), "{sums:?}");
 }

@@ -194,7 +194,7 @@ impl<W: Write> Consumer for Dump<'_, W> {
                 "parent": process.parent, "started_by": started_by(process),
             }));
         } else {
-            let (name, pid) = (&process.name, process.pid);
+            let (name, pid) = (super::info::name_and_role(process), process.pid);
             let how = started_by(process);
             match process.parent {
                 Some(parent) => self.remark(

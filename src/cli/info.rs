@@ -98,6 +98,14 @@ pub(super) fn started_by(process: &Process) -> &'static str {
     }
 }
 
+/// Name of a process, with its role where it has one: `firefox-esr (tab)`.
+pub(super) fn name_and_role(process: &Process) -> String {
+    match (process.name.as_str(), process.role.as_str()) {
+        (name, "") => name.to_string(),
+        (name, role) => format!("{name} ({role})"),
+    }
+}
+
 /// How a process ended, readable.
 pub(super) fn ended(how: Ended) -> String {
     match how {
@@ -503,19 +511,15 @@ fn write_process(
     at: usize,
     process: &Process,
 ) -> io::Result<()> {
-    let role = match process.role.as_str() {
-        "" => String::new(),
-        role => format!(" ({role})"),
-    };
     let parent = match process.parent {
         Some(parent) => format!(", {} of process {parent}", started_by(process)),
         None => String::new(),
     };
     writeln!(
         out,
-        "\nprocess {}: {}{role}, pid {}{parent}, {}",
+        "\nprocess {}: {}, pid {}{parent}, {}",
         process.number,
-        process.name,
+        name_and_role(process),
         process.pid,
         ended(process.ended),
     )?;

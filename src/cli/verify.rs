@@ -1,6 +1,7 @@
 //! `rmtrace verify`: is the trace what was recorded?
 
-use super::info::{counted, finish, thousands};
+use super::info::{counted, finish, name_and_role, thousands};
+use rmtrace::file::model::Process;
 use rmtrace::file::verify::{Verification, verify};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -22,7 +23,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let reader = rmtrace::file::open(&args.trace)?;
     let found = verify(&reader)?;
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let written = write(&mut out, &args.trace.display().to_string(), &found);
+    let name = args.trace.display().to_string();
+    let written = write(&mut out, &name, reader.processes(), &found);
     finish(written.and_then(|()| out.flush()))?;
     Ok(if found.passed() {
         ExitCode::SUCCESS
@@ -31,7 +33,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn write(out: &mut impl Write, name: &str, found: &Verification) -> io::Result<()> {
+fn write(
+    out: &mut impl Write,
+    name: &str,
+    processes: &[Process],
+    found: &Verification,
+) -> io::Result<()> {
     let verdict = match found.problem_count {
         0 => "whole".to_string(),
         n => counted(n, "problem"),
@@ -62,10 +69,14 @@ fn write(out: &mut impl Write, name: &str, found: &Verification) -> io::Result<(
             thousands(found.ties_unresolved),
         )?;
     }
-    for (process, counts) in &found.tables {
+    for (number, counts) in &found.tables {
+        let at = processes.binary_search_by_key(number, |process| process.number);
+        let process = at.ok().and_then(|at| processes.get(at));
+        let title = process.map(name_and_role).unwrap_or_default();
+        let space = if title.is_empty() { "" } else { " " };
         writeln!(
             out,
-            "process {process}: {} inherited + {} allocated = {} freed + {} live{}",
+            "process {number}{space}{title}: {} inherited + {} allocated = {} freed + {} live{}",
             thousands(counts.inherited),
             thousands(counts.allocated),
             thousands(counts.freed),

@@ -120,15 +120,26 @@ impl Member {
             return;
         }
         self.names.extend(procfs::thread_names(outside.pid));
-        self.read_command_line(program);
+        self.read_title(program);
     }
 
-    /// Reads what a forked process shows as its command line: some tell their role there soon after
-    /// the fork.
-    pub fn read_command_line(&mut self, program: Option<&str>) {
+    /// Reads what changes soon after a start, if it still runs `program`: what a forked process shows
+    /// as its command line, and the name of the main thread. Some tell their role there.
+    pub fn read_title(&mut self, program: Option<&str>) {
+        let Some(outside) = self.outside else {
+            return;
+        };
+        if procfs::program(outside.pid).as_deref() != program {
+            return;
+        }
+        if let Some(name) = procfs::main_thread_name(outside.pid)
+            && outside.pid == self.slot.pid
+        {
+            self.names.insert(self.slot.pid, name);
+        }
+        // In a namespace of its own it may have been mistaken for another: what it says itself counts.
         if self.slot.started_by == STARTED_FORK
-            && let Some(outside) = self.outside
-            && procfs::program(outside.pid).as_deref() == program
+            && outside.pid == self.slot.pid
             && let Some(shown) = procfs::command_line(outside.pid)
         {
             self.shown = shown;
@@ -150,14 +161,14 @@ impl Member {
         }
         if !self.shown.is_empty() {
             process.arguments = self.shown.clone();
-            let launched = image.map(|i| i.arguments.as_slice()).unwrap_or_default();
-            set_role(&mut process, launched, self.link);
         }
         for thread in &mut process.threads {
             if let Some(name) = self.names.get(&thread.tid) {
                 thread.name = name.clone();
             }
         }
+        let launched = image.map(|i| i.arguments.as_slice()).unwrap_or_default();
+        set_role(&mut process, launched, self.link);
         if self.life == Life::Over && process.ended == Ended::Unknown {
             process.ended = Ended::Exit(None);
         }

@@ -118,8 +118,8 @@ fn fits(pid: u32, slot: &Slot) -> Option<Outside> {
 }
 
 /// The process that a slot belongs to: ours, of the same id inside its namespace, and not started
-/// after the slot was filled. In a namespace of its own the latest of those counts that no other slot
-/// of the same program image has (`taken`).
+/// after the slot was filled. In a namespace of its own that one of those counts that no other slot
+/// of the same program image has (`taken`), if there is no other: a wrong one would end too early.
 pub fn find(slot: &Slot, taken: &dyn Fn(Outside) -> bool, everywhere: bool) -> Option<Outside> {
     if let Some(found) = fits(slot.pid, slot).filter(|found| !taken(*found)) {
         return Some(found);
@@ -127,13 +127,13 @@ pub fn find(slot: &Slot, taken: &dyn Fn(Outside) -> bool, everywhere: bool) -> O
     if !everywhere {
         return None;
     }
-    std::fs::read_dir("/proc")
+    let mut all = std::fs::read_dir("/proc")
         .ok()?
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter_map(|pid| fits(pid, slot))
-        .filter(|found| !taken(*found))
-        .max_by_key(|found| found.start)
+        .filter(|found| !taken(*found));
+    all.next().filter(|_| all.next().is_none())
 }
 
 /// The earliest start of any process, for each id that processes have inside of their namespaces.
@@ -187,6 +187,12 @@ pub fn program(pid: u32) -> Option<String> {
     Some(path.to_string_lossy().into_owned())
 }
 
+/// Name of a process' main thread.
+pub fn main_thread_name(pid: u32) -> Option<String> {
+    let name = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
+    Some(String::from_utf8_lossy(&name).trim_end().to_owned())
+}
+
 /// Names of a process' threads by their id as the process sees it.
 pub fn thread_names(pid: u32) -> HashMap<u32, String> {
     let mut names = HashMap::new();
@@ -235,7 +241,8 @@ mod tests {
             start: start + 1
         }));
         let tid = Status::of(own).unwrap().inside;
-        assert!(thread_names(own).contains_key(&tid));
+        let names = thread_names(own);
+        assert_eq!(names.get(&tid), main_thread_name(own).as_ref());
         assert!(!command_line(own).unwrap().is_empty());
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod draw;
 mod handles;
+mod invisible;
 mod tables;
 pub mod units;
 
@@ -137,6 +138,7 @@ fn first_lines(report: &Report) -> String {
             counted(calls, "call", "calls")
         );
     }
+    out.push_str(&invisible::warning(report));
     let checks = &report.figures.checks;
     if !checks.all() {
         out.push_str("  the figures do not agree with each other: `rmtrace verify` tells more\n");

@@ -10,6 +10,7 @@ use rmtrace_analyzer::counts::Events;
 use rmtrace_analyzer::cross_thread::Frees;
 use rmtrace_analyzer::handle_table::HandleTable;
 use rmtrace_analyzer::histogram::SizeBin;
+use rmtrace_analyzer::invisible::Invisible;
 use rmtrace_analyzer::lifetime::{
     LifetimeBin, LifetimeBySize, LifetimeReport, Lifetimes, MacroLifetime, Shares,
 };
@@ -103,6 +104,8 @@ pub struct TwinProcess {
     by_realloc: u64,
     moments: Vec<Moment>,
     samples: Vec<(u64, Sample)>,
+    /// Of each sample, how many moments were before it.
+    sampled_at: Vec<usize>,
 }
 
 impl TwinProcess {
@@ -402,9 +405,9 @@ impl Twin {
             }
             Delivery::Sample(sample, ns) => {
                 self.latest[sample.process as usize] = pages(sample);
-                self.processes[sample.process as usize]
-                    .samples
-                    .push((*ns, *sample));
+                let process = &mut self.processes[sample.process as usize];
+                process.samples.push((*ns, *sample));
+                process.sampled_at.push(process.moments.len());
                 self.resident_moment(*ns, true);
                 return;
             }
@@ -534,6 +537,39 @@ impl Twin {
             .collect();
         figures.resident = resident(&samples, start, end, 128);
         figures
+    }
+
+    /// What the blocks of a process can't account for.
+    pub fn invisible(&self, number: usize) -> Option<Invisible> {
+        let process = &self.processes[number];
+        let all: Vec<_> = process
+            .samples
+            .iter()
+            .map(|(_, s)| s.anonymous_bytes)
+            .collect();
+        let (false, Some(most)) = (self.was_paused, all.iter().max()) else {
+            return None;
+        };
+        let at = all.iter().position(|bytes| bytes == most)?;
+        let until = process.sampled_at.get(at + 1).copied();
+        let before = &process.moments[..until.unwrap_or(process.moments.len())];
+        let greatest = |of: fn(&[u64]) -> u64| before.iter().map(|m| of(&m.heap)).max();
+        let (blocks, bytes) = (greatest(count).unwrap_or(0), greatest(sum).unwrap_or(0));
+        let base = all[0].min(16 * 1024 * 1024);
+        let recorded = bytes + bytes / 4 + blocks * 32;
+        let grown = most - base;
+        let invisible = grown.saturating_sub(recorded);
+        Some(Invisible {
+            at_ns: process.samples[at].0,
+            anonymous_bytes: *most,
+            base_bytes: base,
+            live_bytes_peak: bytes,
+            live_blocks_peak: blocks,
+            recorded_bytes: recorded,
+            invisible_bytes: invisible,
+            invisible_ppm: (invisible * 1_000_000).checked_div(grown).unwrap_or(0),
+            warned: invisible * 2 > grown && invisible >= 32 * 1024 * 1024,
+        })
     }
 
     /// The figures of the run.

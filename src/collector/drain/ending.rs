@@ -10,7 +10,7 @@ use rmtrace_file::gather::image::Slot;
 use rmtrace_file::gather::journal::Entry;
 use rmtrace_file::gather::lease::Lease;
 use rmtrace_file::gather::pack::{flag_notes, noticed_notes, refused_note};
-use rmtrace_file::gather::processes::{end_replaced, slot_of_image};
+use rmtrace_file::gather::processes::{complete, slot_of_image};
 use rmtrace_file::gather::run_dir::stamps_of;
 use rmtrace_file::gather::spool_file::for_each_chunk;
 use rmtrace_file::gather::stream::Until;
@@ -403,7 +403,7 @@ impl Drain {
             })
             .collect();
         processes.sort_by_key(|process| process.number);
-        end_replaced(&mut processes);
+        complete(&mut processes);
         let hooked = processes
             .iter()
             .any(|p| p.hooks.interposed | p.hooks.detoured != 0);

@@ -36,7 +36,7 @@ impl Drain {
                     continue;
                 }
                 member.last_sample_ns = now;
-                member.read_command_line(program.as_deref());
+                member.read_title(program.as_deref());
                 let spool_bytes = self.maps[n].as_ref().map_or(0, SpoolMap::bytes);
                 samples.extend(sample_of(member, &self.clock, now, spool_bytes));
             }

@@ -4,7 +4,7 @@
 use super::{How, Seen, Started, interposer, rmtrace};
 use serde_json::Value;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -28,6 +28,16 @@ const VARIABLES: [&str; 10] = [
 pub struct Lab {
     directory: tempfile::TempDir,
     runs: AtomicU32,
+    user: Option<Ordinary>,
+}
+
+/// An ordinary user, with copies of the command and the library that they can read wherever this was
+/// built.
+struct Ordinary {
+    /// Number of the user and of the group; nobody has to have it.
+    id: u32,
+    command: PathBuf,
+    interposer: PathBuf,
 }
 
 impl Lab {
@@ -39,6 +49,66 @@ impl Lab {
                 .tempdir()
                 .expect("the temporary directory can be written"),
             runs: AtomicU32::new(0),
+            user: None,
+        }
+    }
+
+    /// A new one for programs that an ordinary user runs: browsers leave their sandbox off for root.
+    /// Where the tests are run by an ordinary user, it is that one.
+    pub fn of_ordinary_user() -> Lab {
+        let mut lab = Lab::new();
+        // SAFETY: it reads a number.
+        if unsafe { libc::geteuid() } != 0 {
+            return lab;
+        }
+        let id = 1234;
+        let copy = |from: &Path, name: &str| {
+            let to = lab.path(name);
+            std::fs::copy(from, &to).expect("it can be copied");
+            to
+        };
+        let user = Ordinary {
+            id,
+            command: copy(rmtrace(), "rmtrace"),
+            interposer: copy(interposer(), "librmtrace.so"),
+        };
+        lab.user = Some(user);
+        lab.give(lab.directory.path());
+        lab
+    }
+
+    /// Gives a file, or a directory with all that is in it, to the user of the lab.
+    pub fn give(&self, path: &Path) {
+        let Some(Ordinary { id, .. }) = self.user else {
+            return;
+        };
+        std::os::unix::fs::lchown(path, Some(id), Some(id)).expect("root can give files away");
+        if path.is_dir() && !path.is_symlink() {
+            for entry in std::fs::read_dir(path).expect("it can be read").flatten() {
+                self.give(&entry.path());
+            }
+        }
+    }
+
+    /// A new directory in it, for the user of the lab.
+    pub fn directory(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir(&path).expect("a directory can be made");
+        self.give(&path);
+        path
+    }
+
+    fn rmtrace_of_user(&self) -> &Path {
+        match &self.user {
+            Some(user) => &user.command,
+            None => rmtrace(),
+        }
+    }
+
+    fn interposer_of_user(&self) -> &Path {
+        match &self.user {
+            Some(user) => &user.interposer,
+            None => interposer(),
         }
     }
 
@@ -212,6 +282,7 @@ impl Run<'_> {
         let results = self.lab.runs_of(number);
         let work = results.join("cwd");
         std::fs::create_dir_all(&work).expect("the directory can be written");
+        self.lab.give(&results);
         (results, self.directory.clone().unwrap_or(work))
     }
 
@@ -220,8 +291,12 @@ impl Run<'_> {
             command.env_remove(name);
         }
         command.current_dir(work).env("NO_COLOR", "1");
-        command.env("RMTRACE_LIB", interposer());
+        command.env("RMTRACE_LIB", self.lab.interposer_of_user());
         command.env("RMTRACE_DIR", results);
+        if let Some(user) = &self.lab.user {
+            // This leaves all other groups, too.
+            command.uid(user.id).gid(user.id);
+        }
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         // What hangs hangs for ever; a machine with other work takes its time.
         let limit = Duration::from_secs(4 * self.seconds);
@@ -242,7 +317,7 @@ impl Run<'_> {
         // The dynamic linker preloads into the program alone, not into whatever starts it.
         let mut command = Command::new("/usr/bin/env");
         let mut preload = OsString::from("LD_PRELOAD=");
-        preload.push(interposer());
+        preload.push(self.lab.interposer_of_user());
         command
             .arg(preload)
             .arg(&self.program)
@@ -254,7 +329,7 @@ impl Run<'_> {
     pub fn start_record(&self) -> (Started, PathBuf) {
         let (results, work) = self.prepare();
         let trace = results.join("trace.rmt");
-        let mut command = Command::new(rmtrace());
+        let mut command = Command::new(self.lab.rmtrace_of_user());
         command
             .args(["record", "--quiet", "-o"])
             .arg(&trace)

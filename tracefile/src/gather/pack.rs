@@ -7,7 +7,7 @@ use super::encoders::Encoders;
 use super::error::GatherError;
 use super::image::{Slot, SpoolId, SpoolImage};
 use super::journal::Journal;
-use super::processes::{Family, Link, Origin, anonymize, describe, end_replaced, slot_of_image};
+use super::processes::{Family, Link, Origin, anonymize, complete, describe, slot_of_image};
 use super::run_dir::{JOURNAL_NAME, RunDir, stamps_of};
 use super::stream::{Noticed, Scratch, ThreadStream, Until};
 use crate::frame::FramePacker;
@@ -265,7 +265,7 @@ pub fn pack<W: Write>(
         .iter()
         .map(|member| member.describe(&clock, options.anonymous))
         .collect();
-    end_replaced(&mut processes);
+    complete(&mut processes);
     for process in &processes {
         writer.process(process)?;
         let dropped = process

@@ -3,7 +3,7 @@
 use super::clock::Clock;
 use super::cutter::ProcessStreams;
 use super::image::{Slot, SpoolId, SpoolImage};
-use super::role::role;
+use super::role::{MAIN, name_main_processes, refined, role};
 use super::run_dir::stamps_of;
 use crate::model::{Ended, Process, StartedBy, Thread};
 use rmtrace_format::spool::{STARTED_EXEC, STARTED_FORK};
@@ -218,15 +218,22 @@ pub fn describe(
     process
 }
 
-/// Sets the role from the command line as it is shown, else as it was at the start; `main` for the
-/// command itself.
+/// Sets the role from the command line as it is shown, else as it was at the start, and from the
+/// names of its threads; `main` for the command itself. What relatives tell comes at the end:
+/// [`complete`].
 pub fn set_role(process: &mut Process, launched: &[String], link: Link) {
-    process.role = role(&process.arguments);
+    process.role = role(&process.name, &process.arguments);
     if process.role.is_empty() {
-        process.role = role(launched);
+        process.role = role(&process.name, launched);
     }
     if process.role.is_empty() && link.is_main {
-        process.role = "main".to_owned();
+        process.role = MAIN.to_owned();
+    }
+    let main_thread = process.threads.iter().find(|t| t.tid == process.pid_inside);
+    let main_thread = main_thread.map(|thread| thread.name.as_str());
+    let threads = process.threads.iter().map(|thread| thread.name.as_str());
+    if let Some(role) = refined(&process.role, main_thread, threads) {
+        process.role = role.to_owned();
     }
 }
 
@@ -258,8 +265,14 @@ fn thread(stream: &super::stream::ThreadStream) -> Thread {
     }
 }
 
+/// What only all processes together tell: who was replaced, who is the main process of a browser.
+pub fn complete(processes: &mut [Process]) {
+    end_replaced(processes);
+    name_main_processes(processes);
+}
+
 /// Marks processes that another one replaced by exec.
-pub fn end_replaced(processes: &mut [Process]) {
+fn end_replaced(processes: &mut [Process]) {
     let replaced: Vec<(u32, u64)> = processes
         .iter()
         .filter(|p| p.started_by == StartedBy::Exec)
