@@ -117,7 +117,6 @@ pub struct Drain {
     slots_at_ns: u64,
     taken: Vec<Offset>,
     marks: Vec<Mark>,
-    flags: Vec<u32>,
     failed_journal: bool,
     /// CLOCK_MONOTONIC of the stop of a pause that goes on.
     paused_at_ns: Option<u64>,
@@ -166,7 +165,6 @@ impl Drain {
             slots_at_ns: 0,
             taken: Vec::new(),
             marks: Vec::new(),
-            flags: Vec::new(),
             failed_journal: false,
             paused_at_ns: None,
             pauses: (0, 0),

@@ -119,21 +119,40 @@ fn fits(pid: u32, slot: &Slot) -> Option<Outside> {
 
 /// The process that a slot belongs to: ours, of the same id inside its namespace, and not started
 /// after the slot was filled. In a namespace of its own that one of those counts that no other slot
-/// of the same program image has (`taken`), if there is no other: a wrong one would end too early.
-pub fn find(slot: &Slot, taken: &dyn Fn(Outside) -> bool, everywhere: bool) -> Option<Outside> {
+/// of the same program image has (`taken`), if there is no other: a wrong one would end too early. Of
+/// several that one which shows the slot's title, if the title is not that of the program's start
+/// (`launched`), which its relatives show too.
+pub fn find(
+    slot: &Slot,
+    launched: &[String],
+    taken: &dyn Fn(Outside) -> bool,
+    everywhere: bool,
+) -> Option<Outside> {
     if let Some(found) = fits(slot.pid, slot).filter(|found| !taken(*found)) {
         return Some(found);
     }
     if !everywhere {
         return None;
     }
-    let mut all = std::fs::read_dir("/proc")
+    let mut all: Vec<Outside> = std::fs::read_dir("/proc")
         .ok()?
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter_map(|pid| fits(pid, slot))
-        .filter(|found| !taken(*found));
-    all.next().filter(|_| all.next().is_none())
+        .filter(|found| !taken(*found))
+        .collect();
+    if all.len() > 1 && !slot.title.is_empty() && slot.title != launched {
+        all.retain(|found| shows(found.pid, &slot.title));
+    }
+    match all.as_slice() {
+        [found] => Some(*found),
+        _ => None,
+    }
+}
+
+/// Whether the command line of a process begins with `title`, of which a slot keeps the first part.
+fn shows(pid: u32, title: &[String]) -> bool {
+    command_line(pid).is_some_and(|shown| shown.join("\0").starts_with(&title.join("\0")))
 }
 
 /// The earliest start of any process, for each id that processes have inside of their namespaces.

@@ -102,12 +102,16 @@ impl Drain {
         self.status.dropped.store(dropped, Relaxed);
     }
 
-    /// Reads again what the processes of a spool say of themselves.
+    /// Reads again what a spool and its processes say of themselves.
     pub(super) fn refresh_slots(&mut self, n: usize) {
         let Some(map) = self.maps[n].as_ref() else {
             return;
         };
         let spool = &mut self.spools[n];
+        // Its flags are complete a moment after it is found.
+        if let Some(image) = map.image() {
+            spool.image = Some(image);
+        }
         for number in &spool.alive {
             if let Some(slot) = map.slot(*number)
                 && let Some(member) = spool.members.get_mut(number)
@@ -417,7 +421,9 @@ impl Drain {
         info.notes.extend(self.note_of_pauses());
         self.note_limit(&mut info);
         info.notes.extend(self.report.note());
-        info.notes.extend(flag_notes(self.flags.iter().copied()));
+        let images = self.spools.iter().filter_map(|spool| spool.image.as_ref());
+        info.notes
+            .extend(flag_notes(images.map(|image| image.flags)));
         info.notes
             .extend(refused_note(processes.iter().map(|p| p.hooks.refused)));
         info.notes.extend(noticed_notes(&self.noticed));

@@ -86,7 +86,6 @@ impl Drain {
         }
         let n = self.spools.len();
         self.by_id.insert(image.id, n);
-        self.flags.push(image.flags);
         self.spools.push(Spool {
             id: image.id,
             image: Some(image),

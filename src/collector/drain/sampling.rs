@@ -62,7 +62,8 @@ impl Drain {
         };
         // Everywhere only now and then: that reads all of /proc.
         let everywhere = looks % 4 == 1 && now >= self.searched_at_ns;
-        let found = procfs::find(&slot, &taken, everywhere);
+        let launched = spool.image.as_ref().map(|image| image.arguments.as_slice());
+        let found = procfs::find(&slot, launched.unwrap_or_default(), &taken, everywhere);
         if everywhere {
             self.searched_at_ns = now + SEARCH_NS;
         }
