@@ -189,6 +189,19 @@ pub fn pack<W: Write>(
     for member in &members {
         writer.process(&member.describe(&clock, options.anonymous))?;
     }
+    // Those that only the begun trace knows, as the journal lost them.
+    let mut others: Vec<Process> = begun
+        .iter()
+        .flat_map(TraceReader::processes)
+        .filter(|process| process.number as usize >= members.len())
+        .cloned()
+        .collect();
+    for other in &mut others {
+        if options.anonymous {
+            anonymize(other);
+        }
+        writer.process(other)?;
+    }
     if let Some(begun) = &begun {
         copy_begun(begun, &mut writer, &mut report)?;
         progress(report.calls);
@@ -264,6 +277,7 @@ pub fn pack<W: Write>(
     let mut processes: Vec<Process> = members
         .iter()
         .map(|member| member.describe(&clock, options.anonymous))
+        .chain(others)
         .collect();
     complete(&mut processes);
     for process in &processes {
