@@ -418,6 +418,16 @@ impl FakeSpool {
         control.limit_bytes.load(Relaxed) == 0
     }
 
+    /// Nothing is recorded: as the interposed library asks at each call.
+    fn is_paused(&self) -> bool {
+        let Some(control) = &self.control else {
+            return false;
+        };
+        // SAFETY: the control file is a page with this layout.
+        let control = unsafe { &*(control.as_ptr() as *const Control) };
+        control.paused.0.load(Relaxed) != 0
+    }
+
     fn collector_is_alive(&self) -> bool {
         let Some(control) = &self.control else {
             return false;
@@ -569,7 +579,7 @@ impl FakeThread {
 
     /// Records a call.
     pub fn push(&mut self, record: &Record) {
-        if !self.ready(record.tsc) {
+        if self.spool.is_paused() || !self.ready(record.tsc) {
             return;
         }
         let mut bytes = [0; RECORD_BYTES_MAX];
