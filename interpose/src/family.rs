@@ -7,12 +7,12 @@
 //! the standard function that does the same, under which the call is recorded.
 
 use crate::clock;
+use crate::hooks::{PAGE_LOG2, length, log2};
 use crate::thread::{self, Guard};
 use core::arch::naked_asm;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicU32, AtomicUsize};
 use rmtrace_format::event::Entry;
-use rmtrace_format::record::Record;
 
 /// What the arguments of a function mean.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -361,19 +361,6 @@ unsafe extern "C" fn thunk() {
 
 type Original = unsafe extern "C" fn(usize, usize, usize, usize) -> usize;
 
-fn log2(alignment: usize) -> u8 {
-    (alignment.trailing_zeros() & 63) as u8
-}
-
-fn length(text: usize, most: usize) -> usize {
-    let mut n = 0usize;
-    // SAFETY: the caller's string, read as the function itself will read it.
-    while n < most && unsafe { (text.wrapping_add(n) as *const u8).read_volatile() } != 0 {
-        n = n.wrapping_add(1);
-    }
-    n.wrapping_add(1)
-}
-
 /// The number of an entry and of a shape, back.
 fn meaning(patched: &Patched) -> Option<(Shape, Entry, bool, bool)> {
     const SHAPES: [Shape; 15] = [
@@ -430,7 +417,6 @@ extern "C" fn hook(a: usize, b: usize, c: usize, d: usize, caller: usize, number
     let Guard::Record(thread) = guard else {
         return call();
     };
-    const PAGE_LOG2: u8 = 12;
     let (size, align) = match shape {
         Shape::Block => {
             if !thread.freeing(entry, x) {
@@ -468,18 +454,7 @@ extern "C" fn hook(a: usize, b: usize, c: usize, d: usize, caller: usize, number
                 && (shape == Shape::ResizeOrFree
                     || size == 0 && zero_frees && shape != Shape::ResizeInPlace);
             if !thread.reallocated(entry, x, new, size, before) {
-                thread.reallocated_rare(Record {
-                    entry,
-                    align_log2: 0,
-                    freed,
-                    address: x as u64,
-                    new_address: new as u64,
-                    size: size as u64,
-                    tsc: before,
-                    tsc_end: before,
-                    caller: 0,
-                    usable: 0,
-                });
+                thread.reallocated_rare(entry, x, new, size, before, freed);
             }
             return result;
         }
@@ -491,8 +466,8 @@ extern "C" fn hook(a: usize, b: usize, c: usize, d: usize, caller: usize, number
         Shape::Pages => (x, PAGE_LOG2),
         // The low six bits are the logarithm of the alignment.
         Shape::Flags => (x, (y & 63) as u8),
-        Shape::Text => (length(x, usize::MAX), 0),
-        Shape::TextPart => (length(x, y), 0),
+        Shape::Text => (length(x, usize::MAX).wrapping_add(1), 0),
+        Shape::TextPart => (length(x, y).wrapping_add(1), 0),
     };
     let block = call();
     thread.allocated(entry, align, block, size)

@@ -10,7 +10,7 @@ use crate::{bootstrap, clock, start};
 use core::arch::{global_asm, naked_asm};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use rmtrace_format::event::Entry;
-use rmtrace_format::record::{MARK_DISPOSE_ARENA, Record};
+use rmtrace_format::record::MARK_DISPOSE_ARENA;
 
 /// Number of entries, and one for `moz_dispose_arena`.
 const SLOTS: usize = 64;
@@ -90,9 +90,11 @@ unsafe fn call<const N: usize>(address: usize, args: [usize; N]) -> usize {
     }
 }
 
-const PAGE_LOG2: u8 = 12;
+/// Logarithm of the size of a page.
+pub const PAGE_LOG2: u8 = 12;
 
-fn log2(alignment: usize) -> u8 {
+/// Logarithm of an alignment.
+pub fn log2(alignment: usize) -> u8 {
     (alignment.trailing_zeros() & 63) as u8
 }
 
@@ -205,18 +207,8 @@ fn resize_rare(
     size: usize,
     before: u64,
 ) -> usize {
-    thread.reallocated_rare(Record {
-        entry,
-        align_log2: 0,
-        freed: new == 0 && size == 0 && block != 0 && ZERO_FREES.load(Relaxed),
-        address: block as u64,
-        new_address: new as u64,
-        size: size as u64,
-        tsc: before,
-        tsc_end: before,
-        caller: 0,
-        usable: 0,
-    });
+    let freed = new == 0 && size == 0 && block != 0 && ZERO_FREES.load(Relaxed);
+    thread.reallocated_rare(entry, block, new, size, before, freed);
     new
 }
 
@@ -328,7 +320,8 @@ extern "C" fn pvalloc_hook(size: usize, caller: usize) -> usize {
     allocate(Entry::Pvalloc, PAGE_LOG2, size, [size, 0, 0], caller)
 }
 
-fn length(text: usize, most: usize) -> usize {
+/// Length of a string, of which `most` bytes are read.
+pub fn length(text: usize, most: usize) -> usize {
     let mut n = 0usize;
     // SAFETY: the caller's string, read as strdup and strndup read it.
     while n < most && unsafe { (text.wrapping_add(n) as *const u8).read_volatile() } != 0 {
@@ -570,77 +563,6 @@ pub fn spare_stub(entry: Entry) -> Option<(usize, usize)> {
         _ => return None,
     };
     (real(slot) == 0).then_some((slot, stub))
-}
-
-// What leaves frames behind: the guard of hooked calls among them is taken back, then the original
-// goes on with all registers as they were.
-macro_rules! longjmps {
-    ($($name:ident $n:literal;)*) => {$(
-        #[unsafe(no_mangle)]
-        #[unsafe(naked)]
-        unsafe extern "C" fn $name() {
-            naked_asm!(
-                "push rdi",
-                "push rsi",
-                "push rax",
-                "mov rsi, rdi",
-                concat!("mov edi, ", $n),
-                "call {}",
-                "mov r11, rax",
-                "pop rax",
-                "pop rsi",
-                "pop rdi",
-                "jmp r11",
-                sym longjmp_begin
-            )
-        }
-    )*};
-}
-
-longjmps! {
-    longjmp 0;
-    _longjmp 1;
-    siglongjmp 2;
-    __longjmp_chk 3;
-}
-
-/// Names of the functions behind the longjmp slots.
-pub const LONGJMP_NAMES: [&[u8]; 4] = [b"longjmp", b"_longjmp", b"siglongjmp", b"__longjmp_chk"];
-static LONGJMP_REAL: [AtomicUsize; 4] = [const { AtomicUsize::new(0) }; 4];
-
-/// Sets the original of a longjmp.
-pub fn set_longjmp(n: usize, address: usize) {
-    if let Some(real) = LONGJMP_REAL.get(n) {
-        real.store(address, Relaxed);
-    }
-}
-
-/// The stack pointer that a `jmp_buf` leads to: word 6 of it, which glibc mangles (rotated left by 17
-/// after an exclusive or with the guard at fs:0x30).
-fn jump_stack_pointer(target: *const usize) -> usize {
-    // SAFETY: the program's own jmp_buf, which longjmp is about to read.
-    let stored = unsafe { target.wrapping_add(6).read() };
-    if crate::elf::initial_stack().is_null() {
-        return stored;
-    }
-    let guard: usize;
-    // SAFETY: glibc keeps its pointer guard there.
-    unsafe {
-        core::arch::asm!("mov {}, fs:[0x30]", out(reg) guard, options(nostack, readonly, preserves_flags));
-    }
-    stored.rotate_right(17) ^ guard
-}
-
-extern "C" fn longjmp_begin(n: usize, target: *const usize) -> usize {
-    thread::abandon_below(jump_stack_pointer(target));
-    let address = LONGJMP_REAL.get(n).map_or(0, |real| real.load(Relaxed));
-    if address == 0 {
-        start::start_once();
-    }
-    match LONGJMP_REAL.get(n).map_or(0, |real| real.load(Relaxed)) {
-        0 => crate::sys::abort(),
-        address => address,
-    }
 }
 
 extern "C" fn new_begin(size: usize, entry: usize, caller: usize) -> *mut Thread {

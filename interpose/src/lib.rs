@@ -1,7 +1,7 @@
 //! `librmtrace.so`: records the allocator calls of the program it is preloaded into.
 //!
-//! Exported are the allocation functions, the longjmp family, `__libc_start_main` ([`hooks`],
-//! [`start`]) and what programs may call themselves ([`marks`]), nothing else. The way of a call: [`hooks`] -> [`thread`] (guard, stamp, record) ->
+//! Exported are the allocation functions ([`hooks`]), the longjmp family ([`longjmp`]), `__libc_start_main`
+//! ([`start`]) and what programs may call themselves ([`marks`]), nothing else. The way of a call: [`hooks`] -> [`thread`] (guard, stamp, record) ->
 //! [`spool`] (chunks). [`process`] tells forks apart, [`start`] sets everything up, [`detours`] decides what is
 //! hooked and how, [`patch`] reaches allocators that do not come from a library behind ours.
 //!
@@ -23,6 +23,7 @@ mod detours;
 mod elf;
 mod family;
 mod hooks;
+mod longjmp;
 mod marks;
 mod memory;
 mod patch;

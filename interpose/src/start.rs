@@ -9,7 +9,7 @@ use crate::elf::{self, LinkMap, Scope, Symbol};
 use crate::hooks::{self, HOOKS};
 use crate::process::{self, Setup, Title};
 use crate::rundir::{self, Run};
-use crate::{clock, spool, sys, thread};
+use crate::{clock, longjmp, spool, sys, thread};
 use core::arch::naked_asm;
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::AtomicU32;
@@ -181,8 +181,8 @@ fn start(environment: &Environment) {
             hooks::set_real(hook.slot, symbol.address);
         }
     }
-    for (n, name) in hooks::LONGJMP_NAMES.iter().enumerate() {
-        hooks::set_longjmp(n, address_of(name));
+    for (n, name) in longjmp::NAMES.iter().enumerate() {
+        longjmp::set_real(n, address_of(name));
     }
     MAIN.store(address_of(b"__libc_start_main"), Relaxed);
     let Some((allocator, _)) = scope.find(b"malloc") else {

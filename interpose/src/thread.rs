@@ -371,9 +371,24 @@ impl Thread {
     }
 
     /// See [`Thread::reallocated`]; `call` needs no end stamp and no caller.
-    pub fn reallocated_rare(&mut self, mut call: Record) {
-        call.tsc_end = clock::stamp_after(process::is_alone());
-        call.caller = self.caller();
+    pub fn reallocated_rare(
+        &mut self,
+        entry: Entry,
+        block: usize,
+        new: usize,
+        size: usize,
+        before: u64,
+        freed: bool,
+    ) {
+        let call = Record {
+            freed,
+            address: block as u64,
+            new_address: new as u64,
+            size: size as u64,
+            tsc_end: clock::stamp_after(process::is_alone()),
+            caller: self.caller(),
+            ..blank(entry, before)
+        };
         self.push_cold(&call);
         self.leave();
     }

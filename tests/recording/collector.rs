@@ -1,26 +1,15 @@
 //! `rmtrace record` itself: its exit status, its signals, its death.
 
 use crate::counted::ROUND;
-use crate::harness::{Counts, How, Lab, Outcome, Seen, Started, rmtrace, wait_until};
+use crate::harness::{
+    Counts, How, Lab, Outcome, PATIENCE, Seen, Started, appears, rmtrace, touch, wait_until,
+};
 use std::ffi::OsStr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::Duration;
 
 const N: u64 = 20_000;
-const LIMIT: Duration = Duration::from_secs(60);
-
-fn appears(path: &Path) {
-    assert!(
-        wait_until(LIMIT, || path.exists()),
-        "{} never came",
-        path.display()
-    );
-}
-
-fn touch(path: &Path) {
-    std::fs::write(path, "").expect("the directory can be written");
-}
 
 /// The collector is killed while the program runs: the program ends as ever, and packing what is left
 /// gives every call.
@@ -36,22 +25,10 @@ fn the_collector_is_killed() {
     touch(&lab.path("go"));
     appears(&lab.path("done"));
     assert!(
-        wait_until(LIMIT, || !started.group_lives()),
+        wait_until(PATIENCE, || !started.group_lives()),
         "the program ends"
     );
-    let left = trace.with_extension("rmt.rmspool");
-    assert!(left.is_dir(), "{} is kept", left.display());
-    let packed = lab.path("packed.rmt");
-    let arguments: [&OsStr; 4] = [
-        "pack".as_ref(),
-        left.as_ref(),
-        "-o".as_ref(),
-        packed.as_ref(),
-    ];
-    let (status, stdout, stderr) = lab.rmtrace(&arguments);
-    assert!(status.success(), "{stdout}{stderr}");
-    let (status, stdout, stderr) = lab.rmtrace(&["verify".as_ref(), packed.as_ref()]);
-    assert!(status.success(), "{stdout}{stderr}");
+    let packed = lab.packed(&trace);
     let seen = Seen::read(&packed).clean();
     assert_eq!(seen.between(), Counts::of(ROUND, 2 * N));
 }
@@ -120,7 +97,7 @@ fn a_second_interrupt_ends_the_recording() {
     touch(&lab.path("go"));
     appears(&lab.path("done"));
     assert!(
-        wait_until(LIMIT, || !started.group_lives()),
+        wait_until(PATIENCE, || !started.group_lives()),
         "the program ends"
     );
 }

@@ -1,7 +1,9 @@
 //! `rmtrace ctl`, pauses, and marks that programs set.
 
 use crate::counted::ROUND;
-use crate::harness::{Counts, Lab, Recorded, Started, rmtrace, runs_in, wait_until};
+use crate::harness::{
+    Counts, Lab, PATIENCE, Recorded, appears, rmtrace, runs_in, touch, wait_until,
+};
 use rmtrace_format::event::Entry;
 use serde_json::Value;
 use std::ffi::OsStr;
@@ -10,22 +12,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Duration;
 
 const N: u64 = 500;
-const LIMIT: Duration = Duration::from_secs(60);
-
-fn appears(path: &Path) {
-    assert!(
-        wait_until(LIMIT, || path.exists()),
-        "{} never came",
-        path.display()
-    );
-}
-
-fn touch(path: &Path) {
-    std::fs::write(path, "").expect("the directory can be written");
-}
 
 /// `rmtrace ctl` with arguments, in `directory`.
 fn ctl<T: AsRef<OsStr>>(directory: &Path, arguments: &[T]) -> Output {
@@ -65,18 +53,6 @@ fn beside(trace: &Path) -> PathBuf {
     trace.parent().expect("a directory").to_owned()
 }
 
-fn finish(started: Started, trace: PathBuf) -> Recorded {
-    let (status, _, stderr) = started.finish();
-    let stderr = String::from_utf8_lossy(&stderr);
-    assert!(status.success(), "{status}: {stderr}");
-    let outcome = crate::harness::Outcome {
-        status,
-        stdout: Vec::new(),
-        stderr: stderr.into_owned(),
-    };
-    Recorded { outcome, trace }
-}
-
 /// What `phases.c` calls outside of the pause: its rounds, and the blocks that take places which were given
 /// back in the pause.
 fn phases() -> Counts {
@@ -108,7 +84,7 @@ fn phases_with_a_pause() {
     );
     ctl_quietly(&here, &["mark", "it goes on"]);
     touch(&lab.path("started"));
-    let recorded = finish(started, trace);
+    let recorded = Recorded::of(started, trace).ok();
     let seen = recorded.read();
     assert_eq!(seen.between(), phases());
     assert_eq!(seen.dropped(), 0);
@@ -167,7 +143,7 @@ fn a_fork_in_a_pause() {
     appears(&lab.path("child"));
     ctl_quietly(&here, &["start"]);
     touch(&lab.path("started"));
-    let recorded = finish(started, trace);
+    let recorded = Recorded::of(started, trace).ok();
     let seen = recorded.read();
     assert_eq!(seen.processes.len(), 2, "{:#?}", seen.processes);
     assert_eq!(seen.of(1), Counts::of(ROUND, N));
@@ -190,7 +166,7 @@ fn paused_from_the_start() {
     );
     ctl_quietly(&here, &["start"]);
     touch(&lab.path("go"));
-    let recorded = finish(started, trace);
+    let recorded = Recorded::of(started, trace).ok();
     let seen = recorded.read();
     // The last one is the allocation that ends what other tests count.
     let rest = seen.all().minus(&Counts::of(ROUND, N));
@@ -269,7 +245,7 @@ fn nothing_to_talk_to() {
     assert!(ctl_fails(&here, &["-r", &left_name, "stop"]).contains("is gone"));
     assert!(ctl_fails(&beside(&trace), &["stop"]).contains("nothing is being recorded"));
     touch(&lab.path("go"));
-    assert!(wait_until(LIMIT, || !started.group_lives()), "it ends");
+    assert!(wait_until(PATIENCE, || !started.group_lives()), "it ends");
     assert_eq!(runs_in(&beside(&trace)), [left]);
 }
 
@@ -303,6 +279,6 @@ fn whatever_comes_to_the_socket() {
     assert_eq!(status(&here)["paused"], false);
     drop(silent);
     touch(&lab.path("go"));
-    let seen = finish(started, trace).read().clean();
+    let seen = Recorded::of(started, trace).ok().read().clean();
     assert_eq!(seen.between(), Counts::of(ROUND, 2 * N));
 }

@@ -2,44 +2,19 @@
 //! dropped.
 
 use crate::counted::ROUND;
-use crate::harness::{Counts, How, Lab, Recorded, Seen, Started, wait_until};
+use crate::harness::{
+    Counts, How, Lab, PATIENCE, Recorded, Seen, Started, appears, touch, wait_until,
+};
 use rmtrace_file::Ended;
-use std::ffi::OsStr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Rounds of each of the four threads: 300,000 calls together, 7 MB of records.
 const N: u64 = 2_500;
-const LIMIT: Duration = Duration::from_secs(60);
-
-fn appears(path: &Path) {
-    assert!(
-        wait_until(LIMIT, || path.exists()),
-        "{} never came",
-        path.display()
-    );
-}
-
-fn touch(path: &Path) {
-    std::fs::write(path, "").expect("the directory can be written");
-}
 
 fn all_calls() -> Counts {
     Counts::of(ROUND, 4 * N)
-}
-
-/// The run directory that a killed collector left, packed and verified.
-fn packed(lab: &Lab, trace: &Path) -> Seen {
-    let left = trace.with_extension("rmt.rmspool");
-    assert!(left.is_dir(), "{} is kept", left.display());
-    let out = lab.path("packed.rmt");
-    let arguments: [&OsStr; 4] = ["pack".as_ref(), left.as_ref(), "-o".as_ref(), out.as_ref()];
-    let (status, stdout, stderr) = lab.rmtrace(&arguments);
-    assert!(status.success(), "{stdout}{stderr}");
-    let (status, stdout, stderr) = lab.rmtrace(&["verify".as_ref(), out.as_ref()]);
-    assert!(status.success(), "{stdout}{stderr}");
-    Seen::read(&out)
 }
 
 #[test]
@@ -139,8 +114,11 @@ fn the_collector_is_killed_while_threads_wait() {
     started.signal(libc::SIGKILL, false);
     assert_eq!(started.wait_program().signal(), Some(libc::SIGKILL));
     appears(&lab.path("done"));
-    assert!(wait_until(LIMIT, || !started.group_lives()));
-    assert_eq!(packed(&lab, &trace).clean().between(), all_calls());
+    assert!(wait_until(PATIENCE, || !started.group_lives()));
+    assert_eq!(
+        Seen::read(&lab.packed(&trace)).clean().between(),
+        all_calls()
+    );
 }
 
 /// The same at full speed, without warning, at several moments.
@@ -155,8 +133,11 @@ fn the_collector_is_killed_at_full_speed() {
         started.signal(libc::SIGKILL, false);
         started.wait_program();
         appears(&lab.path("done"));
-        assert!(wait_until(LIMIT, || !started.group_lives()));
-        assert_eq!(packed(&lab, &trace).clean().between(), all_calls());
+        assert!(wait_until(PATIENCE, || !started.group_lives()));
+        assert_eq!(
+            Seen::read(&lab.packed(&trace)).clean().between(),
+            all_calls()
+        );
     }
 }
 
@@ -195,8 +176,11 @@ fn both_are_killed() {
     appears(&lab.path("done"));
     started.signal(libc::SIGKILL, true);
     started.wait_program();
-    assert!(wait_until(LIMIT, || !started.group_lives()));
-    assert_eq!(packed(&lab, &trace).clean().between(), all_calls());
+    assert!(wait_until(PATIENCE, || !started.group_lives()));
+    assert_eq!(
+        Seen::read(&lab.packed(&trace)).clean().between(),
+        all_calls()
+    );
 }
 
 /// Two threads at full speed and a pool that is much too small: with `wait` every call is there and the

@@ -1,8 +1,9 @@
 //! Long recordings: a limit of the trace's size, a trace of several files, and memory that does not grow.
 
-use crate::harness::{Lab, Outcome, Recorded, Run, Started, installed, rmtrace, wait_until};
+use crate::harness::{
+    Lab, Outcome, Recorded, Run, Started, installed, rmtrace, verify, wait_until,
+};
 use serde_json::Value;
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -40,12 +41,6 @@ fn files(trace: &Path) -> Vec<(u32, u64)> {
     files
 }
 
-fn verify(lab: &Lab, trace: &Path) -> String {
-    let (status, stdout, stderr) = lab.rmtrace(&["verify".as_ref(), trace.as_ref()]);
-    assert!(status.success(), "{stdout}{stderr}");
-    stdout
-}
-
 /// The first line of a command's output about a trace.
 fn first_line(lab: &Lab, command: &str, trace: &Path) -> String {
     let (_, stdout, _) = lab.rmtrace(&[command.as_ref(), trace.as_ref()]);
@@ -73,7 +68,7 @@ fn a_limit_stops_the_recording() {
     assert_eq!(files.len(), 1, "{files:?}");
     assert!(files[0].1 <= 2 * MIB, "{files:?}");
     assert!(files[0].1 > MIB, "most of it is used: {files:?}");
-    verify(&lab, &recorded.trace);
+    verify(&recorded.trace);
     for command in ["info", "analyze"] {
         let line = first_line(&lab, command, &recorded.trace);
         assert!(
@@ -105,7 +100,7 @@ fn a_limit_for_many_processes() {
     assert_eq!(recorded.outcome.code(), 7, "{:?}", recorded.outcome);
     let files = files(&recorded.trace);
     assert!(files.len() == 1 && files[0].1 <= MIB, "{files:?}");
-    verify(&lab, &recorded.trace);
+    verify(&recorded.trace);
     let info = recorded.info();
     let processes = info["processes"].as_array().expect("a list").len();
     // The shell, and what it started before a third of the work was done.
@@ -121,7 +116,7 @@ fn a_limit_for_thousands_of_processes() {
     let recorded = run.option("--limit=1M").within(120).record().ok();
     let files = files(&recorded.trace);
     assert!(files.len() == 1 && files[0].1 <= MIB, "{files:?}");
-    verify(&lab, &recorded.trace);
+    verify(&recorded.trace);
     let reader = rmtrace_file::open(&recorded.trace).expect("a trace");
     let processes = reader.processes().len();
     assert!((100..4000).contains(&processes), "{processes} processes");
@@ -149,7 +144,7 @@ fn a_trace_of_several_files() {
     let crossed: u64 = recorded.outcome.text().trim().parse().expect("a number");
     assert_eq!(report["frees"]["cross_thread"], crossed);
     assert_eq!(report["frees"]["before_start"], 0);
-    let text = verify(&lab, &recorded.trace);
+    let text = verify(&recorded.trace);
     assert!(text.contains("counters of 3 threads"), "{text}");
     // One by one: they add up, and only the first knows of nothing before it.
     let mut sum = 0;
@@ -162,7 +157,7 @@ fn a_trace_of_several_files() {
             },
             trace: numbered(&recorded.trace, *number),
         };
-        verify(&lab, &part.trace);
+        verify(&part.trace);
         sum += part.info()["events"]["total"].as_u64().expect("a number");
         let begins = part.analyze()["frees"]["before_start"].as_u64() == Some(0);
         assert_eq!(begins, *number == 1, "file {number}");
@@ -171,7 +166,7 @@ fn a_trace_of_several_files() {
     }
     let last = lab.path("alone.rmt");
     std::fs::copy(&recorded.trace, &last).expect("it can be copied");
-    verify(&lab, &last);
+    verify(&last);
     let reader = rmtrace_file::open(&last).expect("a trace");
     assert!(reader.lacks_beginning());
     assert_eq!(sum + reader.calls(), seen.all().total());
@@ -179,7 +174,7 @@ fn a_trace_of_several_files() {
     std::fs::remove_file(numbered(&recorded.trace, 2)).expect("it is there");
     let rest = rmtrace_file::open(&recorded.trace).expect("a trace");
     assert_eq!(rest.paths().count(), files.len() - 2);
-    verify(&lab, &recorded.trace);
+    verify(&recorded.trace);
 }
 
 /// The oldest files go, so that the rest stays below the limit: what is kept is the end.
@@ -193,7 +188,7 @@ fn the_last_of_a_recording() {
     assert!(bytes <= 8 * MIB, "{files:?}");
     assert!(bytes > 5 * MIB, "most of it is used: {files:?}");
     assert!(files[0].0 > 1, "the first is gone: {files:?}");
-    verify(&lab, &recorded.trace);
+    verify(&recorded.trace);
     assert_eq!(remarks(&recorded), ["begins within the recording"]);
     let line = first_line(&lab, "analyze", &recorded.trace);
     assert!(line.contains("begins within the recording"), "{line}");
@@ -218,17 +213,7 @@ fn a_killed_collector_of_several_files() {
     started.signal(libc::SIGKILL, false);
     started.wait_program();
     assert!(wait_until(LIMIT, || !started.group_lives()), "it ends");
-    let left = trace.with_extension("rmt.rmspool");
-    let packed = lab.path("packed.rmt");
-    let arguments: [&OsStr; 4] = [
-        "pack".as_ref(),
-        left.as_ref(),
-        "-o".as_ref(),
-        packed.as_ref(),
-    ];
-    let (status, stdout, stderr) = lab.rmtrace(&arguments);
-    assert!(status.success(), "{stdout}{stderr}");
-    verify(&lab, &packed);
+    let packed = lab.packed(&trace);
     let reader = rmtrace_file::open(&packed).expect("a trace");
     assert!(!reader.lacks_beginning() && reader.paths().count() == 1);
     let dropped: u64 = reader.processes().iter().flat_map(|p| p.dropped).sum();

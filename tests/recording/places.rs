@@ -2,7 +2,7 @@
 //! read what is made, and files that somebody spoils.
 
 use crate::counted::ROUND;
-use crate::harness::{Counts, How, Lab, Outcome, Run, Seen, interposer, rmtrace, runs_in};
+use crate::harness::{Counts, How, Lab, Outcome, Run, Seen, interposer, rmtrace, runs_in, verify};
 use rmtrace_format::spool::Drop;
 use std::ffi::OsStr;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -32,10 +32,7 @@ fn script<'a>(lab: &'a Lab, text: &str) -> Run<'a> {
 }
 
 fn verified(path: &Path) -> Seen {
-    let output = Command::new(rmtrace()).arg("verify").arg(path).output();
-    let output = output.expect("rmtrace runs");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}");
+    verify(path);
     Seen::read(path)
 }
 

@@ -2,7 +2,7 @@
 //! sandboxes refuse.
 
 use crate::counted::ROUND;
-use crate::harness::{Counts, How, Lab, Recorded, rmtrace, wait_until};
+use crate::harness::{Counts, How, Lab, Recorded, rmtrace, touch, wait_until};
 use rmtrace_format::event::Entry;
 use std::path::Path;
 use std::process::Command;
@@ -21,17 +21,13 @@ fn is_shut_in(path: &Path) -> bool {
     path.metadata().is_ok_and(|file| file.len() == 1)
 }
 
-fn go(path: &Path) {
-    std::fs::write(path, "").expect("the directory can be written");
-}
-
 #[test]
 fn a_sandboxed_child() {
     for when in ["early", "late"] {
         let lab = Lab::new();
         let run = lab.run(lab.program("sandbox.c"));
         let run = run.arg(N.to_string()).arg(lab.path("")).arg(when);
-        go(&lab.path("go"));
+        touch(&lab.path("go"));
         for how in How::BOTH {
             let recorded = run.recorded(how);
             assert_eq!(recorded.outcome.code(), 0, "{:?}", recorded.outcome);
@@ -57,15 +53,10 @@ fn a_child_that_was_sandboxed_in_a_pause() {
             .output()
             .expect("rmtrace runs");
         assert!(output.status.success(), "{output:?}");
-        go(&lab.path("go"));
-        let (status, stdout, stderr) = started.finish();
-        let outcome = crate::harness::Outcome {
-            status,
-            stdout,
-            stderr: String::from_utf8_lossy(&stderr).into_owned(),
-        };
-        assert_eq!(outcome.code(), 0, "{outcome:?}");
-        let seen = Recorded { outcome, trace }.read();
+        touch(&lab.path("go"));
+        let recorded = Recorded::of(started, trace);
+        assert_eq!(recorded.outcome.code(), 0, "{:?}", recorded.outcome);
+        let seen = recorded.read();
         assert_eq!(seen.dropped(), 0);
         assert_eq!(seen.of(1), expected(false), "{when}");
     }

@@ -1,6 +1,6 @@
 //! `rmtrace pack --small`: of a run and of a trace.
 
-use crate::harness::{How, Lab, Recorded, rmtrace};
+use crate::harness::{How, Lab, Recorded, rmtrace, verify};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -11,15 +11,6 @@ fn pack(arguments: &[&str], from: &Path, to: Option<&Path>) -> Output {
         command.arg("-o").arg(to);
     }
     command.output().expect("rmtrace runs")
-}
-
-fn verify(trace: &Path) {
-    let output = Command::new(rmtrace())
-        .arg("verify")
-        .arg(trace)
-        .output()
-        .expect("rmtrace runs");
-    assert!(output.status.success(), "{output:?}");
 }
 
 /// What `rmtrace dump` says of the calls.

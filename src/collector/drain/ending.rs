@@ -4,7 +4,7 @@ use super::{After, DEAD_NS, Drain, Sources, Spool, WINDOW_NS};
 use crate::collector::member::Life;
 use crate::collector::pipeline::Item;
 use crate::collector::procfs;
-use crate::collector::spool::Offset;
+use crate::collector::spool::{Offset, SpoolMap};
 use rmtrace_file::gather::clock::Stamps;
 use rmtrace_file::gather::image::Slot;
 use rmtrace_file::gather::journal::Entry;
@@ -102,22 +102,25 @@ impl Drain {
         self.status.dropped.store(dropped, Relaxed);
     }
 
-    /// Reads again what a spool and its processes say of themselves.
+    /// Reads again what the processes of a spool say of themselves.
     pub(super) fn refresh_slots(&mut self, n: usize) {
         let Some(map) = self.maps[n].as_ref() else {
             return;
         };
         let spool = &mut self.spools[n];
-        // Its flags are complete a moment after it is found.
-        if let Some(image) = map.image() {
-            spool.image = Some(image);
-        }
         for number in &spool.alive {
             if let Some(slot) = map.slot(*number)
                 && let Some(member) = spool.members.get_mut(number)
             {
                 member.slot = slot;
             }
+        }
+    }
+
+    /// Reads again what a spool says of itself: its flags are complete a moment after it is found.
+    pub(super) fn refresh_image(&mut self, n: usize) {
+        if let Some(image) = self.maps[n].as_ref().and_then(SpoolMap::image) {
+            self.spools[n].image = Some(image);
         }
     }
 
@@ -227,11 +230,7 @@ impl Drain {
 
     /// No process has this spool any more: takes all that is left.
     pub(super) fn end_spool(&mut self, n: usize) {
-        if let Some(map) = self.maps[n].as_ref()
-            && let Some(image) = map.image()
-        {
-            self.spools[n].image = Some(image);
-        }
+        self.refresh_image(n);
         // Forks since the last look have their slots, and those tell where they came from.
         self.discover_in(n);
         self.take_full();
@@ -345,6 +344,7 @@ impl Drain {
         self.take_asked();
         let reading = self.read_clock();
         for n in running.iter().copied() {
+            self.refresh_image(n);
             self.refresh_slots(n);
         }
         if !running.is_empty() {

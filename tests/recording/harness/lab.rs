@@ -98,6 +98,18 @@ impl Lab {
         path
     }
 
+    /// The run directory that a killed collector left beside `trace`, packed; the new trace verifies.
+    pub fn packed(&self, trace: &Path) -> PathBuf {
+        let left = trace.with_extension("rmt.rmspool");
+        assert!(left.is_dir(), "{} is kept", left.display());
+        let out = self.path("packed.rmt");
+        let arguments: [&OsStr; 4] = ["pack".as_ref(), left.as_ref(), "-o".as_ref(), out.as_ref()];
+        let (status, stdout, stderr) = self.rmtrace(&arguments);
+        assert!(status.success(), "{stdout}{stderr}");
+        verify(&out);
+        out
+    }
+
     fn rmtrace_of_user(&self) -> &Path {
         match &self.user {
             Some(user) => &user.command,
@@ -365,9 +377,10 @@ impl Run<'_> {
     /// Runs it under `rmtrace record`.
     pub fn record(&self) -> Recorded {
         let (started, trace) = self.start_record();
-        let outcome = Outcome::of(started);
-        assert!(trace.is_file(), "no trace; stderr:\n{}", outcome.stderr);
-        Recorded { outcome, trace }
+        let recorded = Recorded::of(started, trace);
+        let stderr = &recorded.outcome.stderr;
+        assert!(recorded.trace.is_file(), "no trace; stderr:\n{stderr}");
+        recorded
     }
 
     /// Runs it one way or the other.
@@ -432,7 +445,27 @@ pub struct Recorded {
     pub trace: PathBuf,
 }
 
+/// What `rmtrace verify` says of a trace, which passes.
+pub fn verify(trace: &Path) -> String {
+    let output = Command::new(rmtrace()).arg("verify").arg(trace).output();
+    let output = output.expect("rmtrace runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}: verify: {stdout}{stderr}",
+        trace.display()
+    );
+    stdout
+}
+
 impl Recorded {
+    /// The recording of a program that was started, when it has ended.
+    pub fn of(started: Started, trace: PathBuf) -> Recorded {
+        let outcome = Outcome::of(started);
+        Recorded { outcome, trace }
+    }
+
     /// Checks that it ended well.
     pub fn ok(self) -> Recorded {
         assert!(self.outcome.status.success(), "{:?}", self.outcome);
@@ -447,12 +480,7 @@ impl Recorded {
 
     /// `rmtrace verify` passes.
     pub fn verify(&self) {
-        let (status, stdout, stderr) = self.command("verify", &[]);
-        assert!(
-            status.success(),
-            "{}: verify: {stdout}{stderr}",
-            self.trace.display()
-        );
+        verify(&self.trace);
     }
 
     /// `rmtrace analyze --json`.

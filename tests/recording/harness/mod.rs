@@ -6,8 +6,8 @@ mod process;
 mod seen;
 
 pub use built::{interposer, metadata, rmtrace};
-pub use lab::{Lab, Outcome, Recorded, Run, runs_in};
-pub use process::{Started, wait_until};
+pub use lab::{Lab, Outcome, Recorded, Run, runs_in, verify};
+pub use process::{PATIENCE, Started, appears, touch, wait_until};
 pub use seen::{Counts, Seen};
 
 use std::path::PathBuf;

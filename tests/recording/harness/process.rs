@@ -132,3 +132,20 @@ impl Drop for Started {
         }
     }
 }
+
+/// Longest that most tests wait for what has to come.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits for a file that a program makes.
+pub fn appears(path: &Path) {
+    assert!(
+        wait_until(PATIENCE, || path.exists()),
+        "{} never came",
+        path.display()
+    );
+}
+
+/// Makes a file that a program waits for.
+pub fn touch(path: &Path) {
+    std::fs::write(path, "").expect("the directory can be written");
+}
