@@ -6,6 +6,7 @@
 pub mod analysis;
 pub mod counts;
 pub mod cross_thread;
+pub mod fact;
 pub mod handle_table;
 pub mod histogram;
 mod inherited;

@@ -112,6 +112,13 @@ entries! {
     MozArenaMemalign = 38, Memalign, "moz_arena_memalign";
 }
 
+impl Default for Entry {
+    /// The commonest.
+    fn default() -> Self {
+        Entry::Malloc
+    }
+}
+
 /// What one delivered event does to the block it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
