@@ -1,6 +1,7 @@
 //! Calls by kind, and what went wrong.
 
-use rmtrace_format::{Event, Kind, spool};
+use crate::fact::{Fact, Measure, Peaks, What};
+use rmtrace_format::{Kind, spool};
 use serde::Serialize;
 
 /// Calls of a process or a run. `free(NULL)` is not a call.
@@ -44,24 +45,36 @@ impl Events {
     }
 }
 
-/// Counts calls; the total of them is the events clock of a process.
+/// Counts calls.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts {
-    /// The events clock: calls so far.
-    pub total: u64,
+    total: u64,
     by_kind: [u64; Kind::COUNT],
     failed: u64,
-    pub unknown_frees: u64,
-    pub live_duplicates: u64,
+    unknown_frees: u64,
+    live_duplicates: u64,
+}
+
+impl Measure for Counts {
+    #[inline]
+    fn fact(&mut self, fact: &Fact, _: Peaks) {
+        let call = u64::from(fact.is_call());
+        self.total += call;
+        self.by_kind[fact.entry.kind() as usize] += call;
+        if fact.what == What::Nothing || fact.flags & Fact::UNKNOWN != 0 || call == 0 {
+            self.rare(fact);
+        }
+    }
 }
 
 impl Counts {
-    /// Counts a call at the one of its events that counts.
-    #[inline]
-    pub fn add(&mut self, event: &Event) {
-        self.total += 1;
-        self.by_kind[event.kind() as usize] += 1;
-        self.failed += u64::from(event.failed());
+    #[cold]
+    fn rare(&mut self, fact: &Fact) {
+        let unknown = fact.flags & Fact::UNKNOWN != 0;
+        let paused = fact.flags & Fact::PAUSED != 0;
+        self.failed += u64::from(fact.what == What::Nothing && !unknown);
+        self.unknown_frees += u64::from(unknown && !paused);
+        self.live_duplicates += u64::from(fact.what == What::Displaced && !paused);
     }
 
     /// What was counted, and what the trace says was dropped.

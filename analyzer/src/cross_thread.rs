@@ -1,5 +1,6 @@
 //! How blocks ended: in which thread, by which call, whose they were.
 
+use crate::fact::{Fact, Measure, Peaks, What};
 use serde::Serialize;
 
 /// Blocks that ended, by how.
@@ -17,6 +18,25 @@ pub struct Frees {
     pub unknown: u64,
     /// The same in a run that had been paused before: of blocks from a pause, or from before the start.
     pub before_start: u64,
+}
+
+impl Measure for Frees {
+    #[inline]
+    fn fact(&mut self, fact: &Fact, _: Peaks) {
+        if fact.what == What::Freed {
+            self.total += 1;
+            let own = !fact.is_inherited();
+            self.cross_thread += u64::from(own && fact.thread != fact.born_thread);
+            self.inherited += u64::from(!own);
+            self.by_realloc += u64::from(fact.is_realloc());
+        }
+        if fact.flags & Fact::UNKNOWN != 0 {
+            match fact.flags & Fact::PAUSED != 0 {
+                true => self.before_start += 1,
+                false => self.unknown += 1,
+            }
+        }
+    }
 }
 
 impl Frees {

@@ -1,6 +1,7 @@
 //! Requested sizes: power-of-two classes with four sub-classes each; zero is a class of its own. A
 //! block enters once, at its first size.
 
+use crate::fact::{Fact, Measure, Peaks, What};
 use serde::Serialize;
 
 /// Size classes: zero, 1, 2, 3, then four in each power of two from 4 on.
@@ -69,6 +70,15 @@ pub struct SizeBin {
 pub struct SizeHistogram {
     /// Blocks and bytes by class, as far as any was used.
     classes: Vec<(u64, u64)>,
+}
+
+impl Measure for SizeHistogram {
+    #[inline]
+    fn fact(&mut self, fact: &Fact, _: Peaks) {
+        if fact.what == What::Born {
+            self.add(fact.class, fact.bytes);
+        }
+    }
 }
 
 impl SizeHistogram {

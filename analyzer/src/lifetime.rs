@@ -1,6 +1,7 @@
 //! Lifetimes of blocks in three clocks: nanoseconds, the process' own calls, bytes it allocated.
 //! Percentiles are over freed blocks, shares over all blocks.
 
+use crate::fact::{Fact, Measure, Peaks, What};
 use crate::histogram::{class_row, row_bounds};
 use crate::log_linear::{LogLinear, percentile};
 use serde::Serialize;
@@ -125,10 +126,23 @@ struct BySize {
     to_end: u64,
 }
 
+impl Measure for Collector {
+    #[inline]
+    fn fact(&mut self, fact: &Fact, _: Peaks) {
+        match fact.what {
+            What::Freed if !fact.is_inherited() => {
+                self.freed(fact.class, fact.life_ns, fact.life_events, fact.life_bytes)
+            }
+            What::Kept => self.kept(fact.class),
+            _ => {}
+        }
+    }
+}
+
 impl Collector {
     /// A block of the process was freed.
     #[inline]
-    pub fn freed(&mut self, class: u8, ns: u64, events: u64, bytes: u64) {
+    fn freed(&mut self, class: u8, ns: u64, events: u64, bytes: u64) {
         self.ns.record(ns);
         self.events.record(events);
         self.bytes.record(bytes);
@@ -149,7 +163,7 @@ impl Collector {
     }
 
     /// A block of the process was not freed by its end.
-    pub fn kept(&mut self, class: u8) {
+    fn kept(&mut self, class: u8) {
         let row = class_row(class);
         if row >= self.by_size.len() {
             self.reach(row);

@@ -1,6 +1,7 @@
 //! Resizes: where they left the block, what they may have copied, and growth chains: how often one
 //! block was resized to more bytes in its life.
 
+use crate::fact::{Fact, Measure, Peaks, What};
 use serde::Serialize;
 
 /// Growth chains of this many steps, `[low, high)`.
@@ -41,7 +42,33 @@ pub struct Reallocs {
     pub chains: Vec<ChainBin>,
 }
 
+impl Measure for Reallocs {
+    #[inline]
+    fn fact(&mut self, fact: &Fact, _: Peaks) {
+        if fact.is_realloc() || fact.growths != 0 {
+            self.take(fact);
+        }
+    }
+}
+
 impl Reallocs {
+    fn take(&mut self, fact: &Fact) {
+        let known = fact.flags & Fact::UNKNOWN == 0;
+        match fact.what {
+            What::Born => self.from_null += u64::from(known && fact.is_realloc()),
+            What::Resized => {
+                self.resize(fact.address != fact.old_address, fact.old_bytes, fact.bytes)
+            }
+            What::Freed | What::Displaced | What::Kept => {
+                self.to_zero += u64::from(fact.what == What::Freed && fact.is_realloc());
+                if !fact.is_inherited() {
+                    self.chain(fact.growths);
+                }
+            }
+            What::Nothing => self.to_zero += u64::from(!known && fact.is_realloc()),
+        }
+    }
+
     /// Counts the resize of a known block.
     pub fn resize(&mut self, moved: bool, from_bytes: u64, to_bytes: u64) {
         self.resized += 1;

@@ -48,7 +48,7 @@ pub trait Consumer {
 
     /// Whether a block is live at `address` in `process`, asked only to order events of different
     /// threads with equal times at that address. `None` (nobody keeps a table) puts frees first.
-    fn is_live(&self, process: u32, address: u64) -> Option<bool> {
+    fn is_live(&mut self, process: u32, address: u64) -> Option<bool> {
         let _ = (process, address);
         None
     }

@@ -688,7 +688,7 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
                 .iter()
                 .map(|(from, to)| &tied.events[*from..*to])
                 .collect();
-            let consumer = &*self.consumer;
+            let consumer = &mut *self.consumer;
             let is_live = |address| consumer.is_live(head.process, address);
             let (order, fits) = tie::order(&lists, is_live);
             self.stats.ties_unresolved += u64::from(!fits);

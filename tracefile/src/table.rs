@@ -297,7 +297,7 @@ impl Consumer for AddressTables {
         }
     }
 
-    fn is_live(&self, process: u32, address: u64) -> Option<bool> {
+    fn is_live(&mut self, process: u32, address: u64) -> Option<bool> {
         Some(
             self.tables
                 .get(&process)

@@ -67,7 +67,7 @@ pub(crate) fn is_harmless(events: &[Event], ends: &[(usize, usize)]) -> bool {
 /// result is false if no order fits.
 pub(crate) fn order(
     lists: &[&[Event]],
-    is_live: impl Fn(u64) -> Option<bool>,
+    mut is_live: impl FnMut(u64) -> Option<bool>,
 ) -> (Vec<usize>, bool) {
     let mut effects: Vec<Vec<Effect>> = lists
         .iter()

@@ -63,8 +63,8 @@ impl Consumer for Log {
     fn sample(&mut self, sample: &Sample, _: u64) {
         self.samples.push((*sample, self.events.len()));
     }
-    fn is_live(&self, process: u32, address: u64) -> Option<bool> {
-        self.tables.as_ref()?.is_live(process, address)
+    fn is_live(&mut self, process: u32, address: u64) -> Option<bool> {
+        self.tables.as_mut()?.is_live(process, address)
     }
 }
 

@@ -276,7 +276,7 @@ impl Consumer for Seen {
         self.apply(child, event, true);
     }
 
-    fn is_live(&self, process: u32, address: u64) -> Option<bool> {
+    fn is_live(&mut self, process: u32, address: u64) -> Option<bool> {
         Some(
             self.live
                 .get(&process)

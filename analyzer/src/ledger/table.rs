@@ -1,0 +1,276 @@
+//! The live blocks of a process: their descriptions side by side ([`Blocks`]), and a table from
+//! addresses to them ([`AddressTable`]). What the blocks mean is the caller's business.
+//!
+//! The place of a freed block is the first to be given out again, so places are what entries of a
+//! handle table with that policy would be, and programs that allocate and free in turn stay in a few
+//! cache lines. The table is open addressing with linear probing, deletion shifts back; addresses of
+//! the same 128 bytes have neighbouring slots. Lookups of a run of events are independent of each
+//! other: [`AddressTable::fetch`] makes their cache misses overlap.
+
+use rmtrace_format::Entry;
+
+/// Slots of the smallest table.
+const SLOTS_MIN: usize = 16;
+/// Binary logarithm of the bytes whose addresses have neighbouring slots.
+const REGION_BITS: u32 = 7;
+/// 2^64 divided by the golden ratio: spreads multiples of any alignment.
+const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// A live block. A cache line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(align(64))]
+pub(crate) struct Block {
+    /// Where it lies, or lay before the realloc that it is in.
+    pub address: u64,
+    /// Requested bytes now.
+    pub bytes: u64,
+    /// When it was allocated.
+    pub born_ns: u64,
+    /// Its process' bytes clock after it was allocated.
+    pub born_bytes: u64,
+    /// Its process' events clock after it was allocated.
+    pub born_events: u64,
+    /// Blocks born in the process up to and with it.
+    pub born_allocations: u64,
+    /// Thread that allocated it.
+    pub thread: u32,
+    /// Times it was resized to more bytes; of an inherited block 1 if it was resized at all.
+    pub growths: u32,
+    /// The function that allocated it.
+    pub entry: Entry,
+    /// First size class.
+    pub class: u8,
+    /// Whether the process inherited it.
+    pub inherited: bool,
+    /// Whether no measure is told of it: a filter leaves it out.
+    pub left_out: bool,
+}
+
+const _: () = assert!(size_of::<Block>() == 64);
+
+/// The blocks, by place.
+#[derive(Debug, Default)]
+pub(crate) struct Blocks {
+    blocks: Vec<Block>,
+    /// Places of blocks that are gone, the latest last.
+    free: Vec<u32>,
+}
+
+impl Blocks {
+    /// Gives a block a place.
+    #[inline]
+    pub fn add(&mut self, block: Block) -> u32 {
+        match self.free.pop() {
+            Some(place) => {
+                if let Some(slot) = self.blocks.get_mut(place as usize) {
+                    *slot = block;
+                }
+                place
+            }
+            None => {
+                self.blocks.push(block);
+                (self.blocks.len() - 1) as u32
+            }
+        }
+    }
+
+    /// Takes a block out: its place may be given out again.
+    #[inline]
+    pub fn remove(&mut self, place: u32) -> Block {
+        self.free.push(place);
+        self.get(place)
+    }
+
+    /// The block at a place.
+    #[inline]
+    pub fn get(&self, place: u32) -> Block {
+        self.blocks.get(place as usize).copied().unwrap_or_default()
+    }
+
+    /// The block at a place, to be changed.
+    #[inline]
+    pub fn get_mut(&mut self, place: u32) -> Option<&mut Block> {
+        self.blocks.get_mut(place as usize)
+    }
+
+    /// Touches the block at a place.
+    #[inline]
+    pub fn fetch(&self, place: u32) -> u64 {
+        self.blocks
+            .get(place as usize)
+            .map_or(0, |block| block.born_ns)
+    }
+}
+
+/// An address and the place of the block there; address 0 is an empty slot.
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    address: u64,
+    place: u32,
+}
+
+/// Places of blocks by address.
+#[derive(Debug, Default)]
+pub(crate) struct AddressTable {
+    /// A power of two of slots, at most half of them used, or none.
+    slots: Vec<Slot>,
+    len: usize,
+    /// 64 less the binary logarithm of the number of slots.
+    shift: u32,
+}
+
+impl AddressTable {
+    /// Slot at which the search for an address begins.
+    #[inline]
+    fn home(&self, address: u64) -> usize {
+        let region = (address >> REGION_BITS).wrapping_mul(MULTIPLIER) >> self.shift;
+        (region ^ (address >> 4 & ((1 << (REGION_BITS - 4)) - 1))) as usize
+    }
+
+    /// The slot of `address`, or the empty slot at which the search ended; there is an empty one.
+    #[inline]
+    fn find(&self, address: u64) -> usize {
+        let mask = self.slots.len() - 1;
+        let mut at = self.home(address) & mask;
+        loop {
+            let found = self.slots[at].address;
+            if found == address || found == 0 {
+                return at;
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    /// The place that the first slot looked at names, which is mostly that of the block at `address`.
+    #[inline]
+    pub fn fetch(&self, address: u64) -> u32 {
+        let at = self.home(address);
+        self.slots.get(at).map_or(0, |slot| slot.place)
+    }
+
+    /// The place of the block at `address`.
+    #[inline]
+    pub fn get(&self, address: u64) -> Option<u32> {
+        if self.len == 0 {
+            return None;
+        }
+        let slot = self.slots[self.find(address)];
+        (slot.address != 0).then_some(slot.place)
+    }
+
+    /// Says where the block at `address`, which is not 0, is described; the place of the one that was
+    /// there before.
+    #[inline]
+    pub fn insert(&mut self, address: u64, place: u32) -> Option<u32> {
+        debug_assert_ne!(address, 0);
+        if self.len >= self.slots.len() / 2 {
+            self.grow();
+        }
+        let at = self.find(address);
+        let slot = &mut self.slots[at];
+        if slot.address == 0 {
+            *slot = Slot { address, place };
+            self.len += 1;
+            return None;
+        }
+        Some(std::mem::replace(&mut slot.place, place))
+    }
+
+    /// Takes an address out; the place of the block there.
+    #[inline]
+    pub fn remove(&mut self, address: u64) -> Option<u32> {
+        if self.len == 0 {
+            return None;
+        }
+        let mut hole = self.find(address);
+        let slot = self.slots[hole];
+        if slot.address == 0 {
+            return None;
+        }
+        self.len -= 1;
+        // Whatever follows without a gap and would not be found any more moves into the hole.
+        let mask = self.slots.len() - 1;
+        let mut at = hole;
+        loop {
+            at = (at + 1) & mask;
+            let next = self.slots[at];
+            if next.address == 0 {
+                break;
+            }
+            let wanted = self.home(next.address) & mask;
+            if (at.wrapping_sub(wanted) & mask) >= (at.wrapping_sub(hole) & mask) {
+                self.slots[hole] = next;
+                hole = at;
+            }
+        }
+        self.slots[hole].address = 0;
+        Some(slot.place)
+    }
+
+    /// All addresses with the places of their blocks, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, u32)> {
+        let slots = self.slots.iter().filter(|slot| slot.address != 0);
+        slots.map(|slot| (slot.address, slot.place))
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let slots = (self.slots.len() * 2).max(SLOTS_MIN);
+        let old = std::mem::replace(&mut self.slots, vec![Slot::default(); slots]);
+        self.shift = 64 - slots.trailing_zeros();
+        for slot in old {
+            if slot.address != 0 {
+                let at = self.find(slot.address);
+                self.slots[at] = slot;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    proptest! {
+        /// Any order of insertions and removals leaves what a `HashMap` would hold.
+        #[test]
+        fn it_holds_what_a_map_holds(
+            steps in proptest::collection::vec((0u64..120, any::<bool>(), 0u32..100), 0..600),
+            step in prop_oneof![Just(1u64), Just(8), Just(16), Just(1024), Just(4096), Just(1 << 40)],
+        ) {
+            let mut table = AddressTable::default();
+            let mut map = HashMap::new();
+            for (n, insert, place) in steps {
+                let address = (n + 1) * step;
+                if insert {
+                    prop_assert_eq!(table.insert(address, place), map.insert(address, place));
+                } else {
+                    prop_assert_eq!(table.remove(address), map.remove(&address));
+                }
+            }
+            for address in (0..=121u64).map(|n| n * step) {
+                prop_assert_eq!(table.get(address), map.get(&address).copied());
+            }
+            prop_assert_eq!(table.iter().count(), map.len());
+        }
+    }
+
+    #[test]
+    fn the_place_freed_last_is_the_next_given_out() {
+        let mut blocks = Blocks::default();
+        let places: Vec<u32> = (0..4).map(|_| blocks.add(Block::default())).collect();
+        assert_eq!(places, [0, 1, 2, 3]);
+        blocks.remove(1);
+        blocks.remove(2);
+        assert_eq!(
+            [
+                blocks.add(Block::default()),
+                blocks.add(Block::default()),
+                blocks.add(Block::default())
+            ],
+            [2, 1, 4]
+        );
+    }
+}
