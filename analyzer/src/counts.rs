@@ -56,7 +56,7 @@ pub(crate) struct Counts {
 }
 
 impl Measure for Counts {
-    #[inline]
+    #[inline(always)]
     fn fact(&mut self, fact: &Fact, _: Peaks) {
         let call = u64::from(fact.is_call());
         self.total += call;

@@ -21,7 +21,7 @@ pub struct Frees {
 }
 
 impl Measure for Frees {
-    #[inline]
+    #[inline(always)]
     fn fact(&mut self, fact: &Fact, _: Peaks) {
         if fact.what == What::Freed {
             self.total += 1;

@@ -73,7 +73,7 @@ pub struct SizeHistogram {
 }
 
 impl Measure for SizeHistogram {
-    #[inline]
+    #[inline(always)]
     fn fact(&mut self, fact: &Fact, _: Peaks) {
         if fact.what == What::Born {
             self.add(fact.class, fact.bytes);

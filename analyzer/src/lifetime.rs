@@ -127,7 +127,7 @@ struct BySize {
 }
 
 impl Measure for Collector {
-    #[inline]
+    #[inline(always)]
     fn fact(&mut self, fact: &Fact, _: Peaks) {
         match fact.what {
             What::Freed if !fact.is_inherited() => {

@@ -26,8 +26,6 @@ pub(crate) struct Measures {
     heap: Gauge,
     /// New peaks of `heap`.
     peaks: Peaks,
-    /// Of the facts being worked through, the peaks before each.
-    before: Vec<Peaks>,
     heritage: Heritage,
     tally: Tally,
     counts: Counts,
@@ -39,6 +37,8 @@ pub(crate) struct Measures {
     peaks_seen: u64,
     /// Own live blocks and bytes at the run's peak of each.
     at_run_peak: Sum,
+    /// Whether it has ended, though maybe not within the run.
+    has_left: bool,
     pub resident: Option<Box<resident::Collector>>,
     invisible: Option<Box<invisible::Collector>>,
 }
@@ -63,7 +63,6 @@ impl Measures {
             about,
             heap: Gauge::new(start_ns, BINS_PROCESS),
             peaks: Peaks::default(),
-            before: Vec::new(),
             heritage: Heritage::default(),
             tally: Tally::default(),
             counts: Counts::default(),
@@ -73,6 +72,7 @@ impl Measures {
             reallocs: Reallocs::default(),
             peaks_seen: run.peaks(),
             at_run_peak: Sum::default(),
+            has_left: false,
             resident: None,
             invisible: None,
         }
@@ -83,26 +83,55 @@ impl Measures {
         self.about.start_ns
     }
 
-    /// Facts of the process. Each measure goes through all of them: what it keeps stays in the
-    /// first-level cache meanwhile.
+    /// It ended: what is sampled of it from now on is nobody's.
+    pub fn leave(&mut self) {
+        self.has_left = true;
+    }
+
+    /// Whether it has ended.
+    pub fn has_left(&self) -> bool {
+        self.has_left
+    }
+
+    /// Facts of the process.
     pub fn facts(&mut self, run: &mut Run, facts: &[Fact]) {
-        let mut before = std::mem::take(&mut self.before);
-        before.clear();
         for fact in facts {
-            before.push(self.peaks);
-            self.live(run, fact);
+            // What happened is looked at here, once: in the copies of `all` it is known, and no measure
+            // branches on it again. The order of births and deaths is hard to predict for a processor.
+            match fact.what {
+                What::Born => {
+                    let what = What::Born;
+                    self.all(run, &Fact { what, ..*fact });
+                }
+                What::Freed => {
+                    let what = What::Freed;
+                    self.all(run, &Fact { what, ..*fact });
+                }
+                _ => self.rare(run, fact),
+            }
         }
-        tell(&mut self.tally, facts, &before);
-        tell(&mut self.counts, facts, &before);
-        tell(&mut self.sizes, facts, &before);
-        tell(&mut self.lifetimes, facts, &before);
-        tell(&mut self.frees, facts, &before);
-        tell(&mut self.reallocs, facts, &before);
-        self.before = before;
+    }
+
+    #[cold]
+    fn rare(&mut self, run: &mut Run, fact: &Fact) {
+        self.all(run, fact);
+    }
+
+    /// Tells all measures of a fact.
+    #[inline(always)]
+    fn all(&mut self, run: &mut Run, fact: &Fact) {
+        let before = self.peaks;
+        self.live(run, fact);
+        self.tally.fact(fact, before);
+        self.counts.fact(fact, before);
+        self.sizes.fact(fact, before);
+        self.lifetimes.fact(fact, before);
+        self.frees.fact(fact, before);
+        self.reallocs.fact(fact, before);
     }
 
     /// Live blocks and bytes, of the process and of the run.
-    #[inline]
+    #[inline(always)]
     fn live(&mut self, run: &mut Run, fact: &Fact) {
         let now_ns = fact.time_ns;
         let own = !fact.is_inherited();
@@ -261,14 +290,6 @@ impl Measures {
             live: self.heap.curve(now_ns),
             resident: self.resident.as_ref().map(|samples| samples.report(now_ns)),
         }
-    }
-}
-
-/// Tells a measure of facts.
-#[inline]
-fn tell(measure: &mut impl Measure, facts: &[Fact], before: &[Peaks]) {
-    for (fact, peaks) in facts.iter().zip(before) {
-        measure.fact(fact, *peaks);
     }
 }
 

@@ -43,7 +43,7 @@ pub struct Reallocs {
 }
 
 impl Measure for Reallocs {
-    #[inline]
+    #[inline(always)]
     fn fact(&mut self, fact: &Fact, _: Peaks) {
         if fact.is_realloc() || fact.growths != 0 {
             self.take(fact);

@@ -121,10 +121,11 @@ impl Survey {
                 }
             }
             Note::Leaving { process, time_ns } => {
-                let own = self
-                    .running(process)
-                    .and_then(|process| process.resident.as_ref());
-                let now = own.map(|own| own.now());
+                let mut now = None;
+                if let Some(process) = self.running(process) {
+                    process.leave();
+                    now = process.resident.as_ref().map(|own| own.now());
+                }
                 if let (Some(all), Some(own)) = (&mut self.resident, now) {
                     all.end(time_ns, own);
                 }
@@ -226,6 +227,9 @@ impl Survey {
         let Some(Slot::Running(measures)) = self.slots.get_mut(sample.process as usize) else {
             return;
         };
+        if measures.has_left() {
+            return;
+        }
         measures.sample(time_ns, sample);
         let pages = Pages::of(sample);
         let start_ns = measures.start_ns();

@@ -41,7 +41,7 @@ pub(crate) struct Tally {
 }
 
 impl Measure for Tally {
-    #[inline]
+    #[inline(always)]
     fn fact(&mut self, fact: &Fact, _: Peaks) {
         match fact.what {
             What::Born => {

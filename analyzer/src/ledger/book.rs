@@ -129,7 +129,7 @@ impl Book {
             }
             Step::Free => {
                 self.clocks.events += 1;
-                match self.table.remove(event.address) {
+                match self.table.remove(&self.blocks, event.address) {
                     Some(place) => {
                         if self.watched {
                             self.touch(event.address);
@@ -256,7 +256,7 @@ impl Book {
             self.touch(address);
             self.displace_inherited(now_ns, address, out);
         }
-        if let Some(old) = self.table.insert(address, place) {
+        if let Some(old) = self.table.insert(&self.blocks, address, place) {
             self.displace(now_ns, old, out);
         }
     }
@@ -286,7 +286,7 @@ impl Book {
 
     /// Takes the block at `address` out of its place, wherever it is known.
     fn take(&mut self, address: u64) -> Option<u32> {
-        let own = self.table.remove(address);
+        let own = self.table.remove(&self.blocks, address);
         let place = own.or_else(|| {
             let bytes = self.inherited.as_mut()?.take(address)?;
             Some(self.add_inherited(address, bytes))
@@ -438,7 +438,7 @@ impl Book {
     fn bytes_at(&self, address: u64) -> Option<u64> {
         let own = self
             .table
-            .get(address)
+            .get(&self.blocks, address)
             .map(|place| self.blocks.get(place).bytes);
         own.or_else(|| self.inherited.as_ref()?.get(address))
     }
@@ -471,12 +471,11 @@ impl Book {
         let own = parent.table.iter();
         let layers = parent.forks.share(
             parent.inherited.as_deref(),
-            own.map(|(address, place)| (address, blocks.get(place).bytes)),
+            own.map(|place| blocks.get(place))
+                .map(|block| (block.address, block.bytes)),
             |address| {
-                let own = parent
-                    .table
-                    .get(address)
-                    .map(|place| blocks.get(place).bytes);
+                let own = parent.table.get(blocks, address);
+                let own = own.map(|place| blocks.get(place).bytes);
                 own.or_else(|| parent.inherited.as_ref()?.get(address))
             },
             aside.iter().map(|&(_, address, bytes)| (address, bytes)),
@@ -515,7 +514,7 @@ impl Book {
         if new != 0 && !self.has_own(new) {
             changes[1] = self.uninherit(new);
             let place = self.add_inherited(new, event.requested_bytes);
-            self.table.insert(new, place);
+            self.table.insert(&self.blocks, new, place);
             self.live.add(event.requested_bytes);
             changes[2] = Some((event.requested_bytes, true));
             if self.watched {
@@ -528,7 +527,10 @@ impl Book {
     /// Whether a block lives at `address` that is newer than the fork: allocated by the process, or
     /// inherited and resized since.
     fn has_own(&self, address: u64) -> bool {
-        let block = self.table.get(address).map(|place| self.blocks.get(place));
+        let block = self
+            .table
+            .get(&self.blocks, address)
+            .map(|place| self.blocks.get(place));
         block.is_some_and(|block| !block.inherited || block.growths != 0)
     }
 
@@ -553,7 +555,7 @@ impl Book {
             bytes: inherited.1,
         };
         let aside = self.aside.iter().filter_map(|aside| aside.place);
-        for place in self.table.iter().map(|(_, place)| place).chain(aside) {
+        for place in self.table.iter().chain(aside) {
             let block = self.blocks.get(place);
             if block.left_out {
                 continue;
