@@ -50,9 +50,14 @@ impl Analysis {
         }
     }
 
+    /// Everything has been delivered: the measures, and the latest time.
+    pub(crate) fn close(self, processes: &[Process]) -> (Survey, u64) {
+        self.ledger.finish(processes)
+    }
+
     /// The report, when everything has been delivered.
     pub fn finish(self, trace: &TraceInfo) -> Report {
-        let (survey, last_ns) = self.ledger.finish(trace.processes);
+        let (survey, last_ns) = self.close(trace.processes);
         survey.finish(trace, last_ns)
     }
 }

@@ -20,7 +20,7 @@ const PROCESSES_MAX: u32 = 1 << 22;
 /// Events that wait for their turn: enough for lookups to overlap, few enough for the second-level
 /// cache.
 const EVENTS_WAITING: usize = 256;
-/// Facts after which a batch is handed on; a batch may have somewhat more.
+/// Facts of a batch that is worked through in the same thread: they stay in the second-level cache.
 const BATCH_FACTS: usize = 512;
 
 /// Which blocks measures are told of. Clocks count all calls.
@@ -92,8 +92,17 @@ pub(crate) struct Batch {
     pub notes: Vec<(usize, Note)>,
 }
 
-/// Takes batches, and leaves them empty.
+impl Batch {
+    /// Leaves it empty.
+    pub fn clear(&mut self) {
+        self.facts.clear();
+        self.notes.clear();
+    }
+}
+
+/// Takes batches.
 pub(crate) trait Sink {
+    /// Takes what is in a batch, or the batch for an empty one.
     fn take(&mut self, batch: &mut Batch);
 }
 
@@ -114,6 +123,8 @@ pub(crate) struct Ledger<S> {
     leaving: Vec<u32>,
     waiting: Vec<Event>,
     batch: Batch,
+    /// Facts after which a batch is handed on; it may have somewhat more.
+    batch_facts: usize,
     /// Latest time of any record.
     last_ns: u64,
     was_paused: bool,
@@ -122,6 +133,11 @@ pub(crate) struct Ledger<S> {
 impl<S: Sink> Ledger<S> {
     /// A ledger without processes.
     pub fn new(sink: S, filter: Filter) -> Ledger<S> {
+        Ledger::with_batches(sink, filter, BATCH_FACTS)
+    }
+
+    /// A ledger without processes that hands on batches of so many facts.
+    pub fn with_batches(sink: S, filter: Filter, batch_facts: usize) -> Ledger<S> {
         Ledger {
             sink,
             filter,
@@ -129,6 +145,7 @@ impl<S: Sink> Ledger<S> {
             leaving: Vec::new(),
             waiting: Vec::with_capacity(EVENTS_WAITING),
             batch: Batch::default(),
+            batch_facts,
             last_ns: 0,
             was_paused: false,
         }
@@ -140,8 +157,7 @@ impl<S: Sink> Ledger<S> {
 
     fn hand_on(&mut self) {
         self.sink.take(&mut self.batch);
-        self.batch.facts.clear();
-        self.batch.notes.clear();
+        self.batch.clear();
     }
 
     fn slot(&mut self, number: u32) -> Option<&mut Slot> {
@@ -203,7 +219,7 @@ impl<S: Sink> Ledger<S> {
                 }
                 _ => self.stray(run),
             }
-            if self.batch.facts.len() >= BATCH_FACTS {
+            if self.batch.facts.len() >= self.batch_facts {
                 self.hand_on();
             }
         }

@@ -16,6 +16,7 @@ pub mod lifetime;
 pub mod live;
 pub mod log_linear;
 mod measures;
+pub mod pipeline;
 pub mod realloc;
 pub mod report;
 pub mod resident;
@@ -26,4 +27,5 @@ mod tally;
 pub mod text;
 
 pub use analysis::{Analysis, TraceInfo};
+pub use pipeline::{Options, analyze};
 pub use report::Report;

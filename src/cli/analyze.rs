@@ -5,8 +5,8 @@ use super::EXIT_DAMAGED;
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rmtrace::analyzer::report::ProcessReport;
-use rmtrace::analyzer::{Analysis, Report, TraceInfo, text};
-use rmtrace::file::{MergeOptions, MergeStats, TraceReader};
+use rmtrace::analyzer::{Options, Report, text};
+use rmtrace::file::{MergeOptions, TraceReader};
 use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -35,12 +35,15 @@ pub struct Args {
     /// List all processes with the details of each, and all histograms
     #[arg(short = 'v', long)]
     all_processes: bool,
+    /// Threads to work with: 1, or up to 3 (default: as many as there are processors)
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let reader = rmtrace::file::open(&args.trace)?;
-    let (mut report, broken) = analyze(&reader, &args.trace);
+    let (mut report, broken) = analyze(&reader, &args.trace, args.threads);
     if let Some(wanted) = &args.process {
         let number = find_process(&report.processes, wanted)?;
         report = report
@@ -75,36 +78,26 @@ fn print(args: &Args, report: &Report) -> io::Result<()> {
 }
 
 /// The report of the whole trace, and whether reading ended early.
-fn analyze(reader: &TraceReader, path: &Path) -> (Report, bool) {
-    let mut analysis = Analysis::new();
+fn analyze(reader: &TraceReader, path: &Path, threads: Option<usize>) -> (Report, bool) {
     let mut progress = Progress::new(reader.calls());
     let mut told = |events: u64| {
         progress.show(events);
         ControlFlow::Continue(())
     };
-    let options = MergeOptions {
-        progress: Some(&mut told),
-        ..MergeOptions::default()
+    let mut options = Options {
+        merge: MergeOptions {
+            progress: Some(&mut told),
+            ..MergeOptions::default()
+        },
+        ..Options::default()
     };
-    let merged = reader.merge_with(&mut analysis, options);
-    progress.end();
-    let mut damage: Vec<String> = reader.damage().iter().map(ToString::to_string).collect();
-    let broken = merged.is_err();
-    let stats = merged.unwrap_or_else(|error| {
-        damage.push(format!("reading ended early: {error}"));
-        MergeStats::default()
-    });
+    if let Some(threads) = threads {
+        options.threads = threads;
+    }
     let name = path.file_name().unwrap_or(path.as_os_str());
-    let report = analysis.finish(&TraceInfo {
-        name: name.to_string_lossy().into_owned(),
-        info: Some(reader.info()),
-        tick_ns: reader.tick_ns(),
-        processes: reader.processes(),
-        damage,
-        ties: stats.ties,
-        ties_unresolved: stats.ties_unresolved,
-    });
-    (report, broken)
+    let (report, error) = rmtrace::analyzer::analyze(reader, &name.to_string_lossy(), options);
+    progress.end();
+    (report, error.is_some())
 }
 
 /// The process that a person means: by number, pid, role or name; of several, the one with most
