@@ -40,13 +40,13 @@ impl Default for Analysis {
 impl Analysis {
     /// An analysis that has seen nothing.
     pub fn new() -> Analysis {
-        Analysis::of(Filter::default())
+        Analysis::of(Filter::default(), 0)
     }
 
-    /// An analysis of some of the blocks.
-    pub fn of(filter: Filter) -> Analysis {
+    /// An analysis of some of the blocks, of a part of a run that begins at `start_ns`.
+    pub fn of(filter: Filter, start_ns: u64) -> Analysis {
         Analysis {
-            ledger: Ledger::new(Survey::new(), filter),
+            ledger: Ledger::new(Survey::new(start_ns), filter),
         }
     }
 
@@ -66,6 +66,10 @@ impl Consumer for Analysis {
     #[inline]
     fn event(&mut self, event: &Event) {
         self.ledger.event(event);
+    }
+
+    fn events(&mut self, events: &[Event]) {
+        self.ledger.events(events);
     }
 
     fn process_started(&mut self, process: &Process, time_ns: u64) {

@@ -20,6 +20,8 @@ const PROCESSES_MAX: u32 = 1 << 22;
 /// Events that wait for their turn: enough for lookups to overlap, few enough for the second-level
 /// cache.
 const EVENTS_WAITING: usize = 256;
+/// Events that need not wait for others.
+const EVENTS_ALONE: usize = 64;
 /// Facts of a batch that is worked through in the same thread: they stay in the second-level cache.
 const BATCH_FACTS: usize = 512;
 
@@ -315,6 +317,17 @@ impl<S: Sink> Consumer for Ledger<S> {
     #[inline]
     fn event(&mut self, event: &Event) {
         self.waiting.push(*event);
+        if self.waiting.len() >= EVENTS_WAITING {
+            self.flush();
+        }
+    }
+
+    fn events(&mut self, events: &[Event]) {
+        if self.waiting.is_empty() && events.len() >= EVENTS_ALONE {
+            self.work(events);
+            return;
+        }
+        self.waiting.extend_from_slice(events);
         if self.waiting.len() >= EVENTS_WAITING {
             self.flush();
         }

@@ -7,6 +7,8 @@ use crate::series::BINS_RUN;
 /// Live blocks of all processes.
 #[derive(Debug)]
 pub(crate) struct Run {
+    /// Where what is looked at begins, in nanoseconds since the run's first record.
+    pub start_ns: u64,
     pub gauge: Gauge,
     /// New peaks so far, of blocks or bytes.
     peaks: u64,
@@ -19,9 +21,11 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub fn new() -> Run {
+    /// What is looked at begins at `start_ns`.
+    pub fn new(start_ns: u64) -> Run {
         Run {
-            gauge: Gauge::new(0, BINS_RUN),
+            start_ns,
+            gauge: Gauge::new(start_ns, BINS_RUN),
             peaks: 0,
             blocks_peak: 0,
             bytes_peak: 0,

@@ -48,8 +48,8 @@ struct Totals {
 }
 
 impl Survey {
-    /// Measures that have seen nothing.
-    pub fn new() -> Survey {
+    /// Measures that have seen nothing, of a run or a part of it that begins at `start_ns`.
+    pub fn new(start_ns: u64) -> Survey {
         let mut totals = Totals::default();
         totals.figures.checks = crate::report::Checks {
             blocks: true,
@@ -58,7 +58,7 @@ impl Survey {
         };
         Survey {
             slots: Vec::new(),
-            run: Run::new(),
+            run: Run::new(start_ns),
             totals,
             resident: None,
             marks: Marks::default(),
@@ -194,7 +194,7 @@ impl Survey {
             schema: SCHEMA,
             trace: about_trace(trace),
             process: None,
-            duration_ns: last_ns,
+            duration_ns: last_ns.saturating_sub(self.run.start_ns),
             threads: processes.iter().map(|process| process.threads).sum(),
             figures,
             marks: self.marks,
@@ -231,6 +231,7 @@ impl Survey {
             return;
         }
         measures.sample(time_ns, sample);
+        let start_of_run = self.run.start_ns;
         let pages = Pages::of(sample);
         let start_ns = measures.start_ns();
         let own = measures
@@ -239,7 +240,7 @@ impl Survey {
         let before = own.now();
         own.replace(time_ns, before, pages);
         self.resident
-            .get_or_insert_with(|| Box::new(resident::Collector::new(0, BINS_RUN)))
+            .get_or_insert_with(|| Box::new(resident::Collector::new(start_of_run, BINS_RUN)))
             .replace(time_ns, before, pages);
     }
 }
@@ -327,7 +328,7 @@ impl Totals {
             || HandleTable::new(0, &Default::default()),
             |process| process.figures.handle_table.clone(),
         );
-        figures.mean = run.gauge.mean(0, last_ns);
+        figures.mean = run.gauge.mean(run.start_ns, last_ns);
         figures.live = run.gauge.curve(last_ns);
         figures
     }

@@ -6,13 +6,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub mod analyze;
+mod bytes;
 pub mod ctl;
 mod descendants;
 pub mod dump;
 pub mod info;
 pub mod pack;
 mod program;
+mod progress;
 pub mod record;
+mod select;
 pub mod verify;
 
 /// Exit status: the trace was read, but it is damaged or incomplete.

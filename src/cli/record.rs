@@ -1,5 +1,6 @@
 //! `rmtrace record`: runs a command and records it.
 
+use super::bytes::bytes as number_of_bytes;
 use super::descendants::Descendants;
 use super::program::{self, Unrecordable};
 use anyhow::Context;
@@ -135,23 +136,6 @@ fn size(text: &str) -> Result<u64, String> {
 }
 
 /// Reads a number of bytes as `64M`.
-fn number_of_bytes(text: &str) -> Result<u64, String> {
-    let (digits, shift) = match text
-        .trim_end_matches(['B', 'i'])
-        .split_at_checked(text.trim_end_matches(['B', 'i']).len().saturating_sub(1))
-    {
-        Some((digits, "K" | "k")) => (digits, 10),
-        Some((digits, "M" | "m")) => (digits, 20),
-        Some((digits, "G" | "g")) => (digits, 30),
-        Some((digits, "T" | "t")) => (digits, 40),
-        _ => (text, 0),
-    };
-    let number: u64 = digits
-        .parse()
-        .map_err(|_| "not a size such as 64M".to_owned())?;
-    let bytes = number.checked_mul(1 << shift);
-    bytes.ok_or_else(|| "too large".to_owned())
-}
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
