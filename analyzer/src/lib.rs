@@ -3,6 +3,7 @@
 //! `docs/analysis.md` defines every figure.
 #![forbid(unsafe_code)]
 
+pub mod age;
 pub mod analysis;
 pub mod counts;
 pub mod cross_thread;
@@ -12,6 +13,7 @@ pub mod histogram;
 mod inherited;
 pub mod invisible;
 pub mod lifetime;
+pub mod lifetime_by_thread;
 pub mod live;
 pub mod log_linear;
 mod process;
@@ -20,8 +22,11 @@ pub mod report;
 pub mod resident;
 mod run;
 pub mod series;
+pub mod survival;
 mod table;
+pub mod temporary;
 pub mod text;
+pub mod thread_matrix;
 
 pub use analysis::{Analysis, TraceInfo};
 pub use report::Report;
