@@ -3,6 +3,7 @@
 //! `docs/analysis.md` defines every figure.
 #![forbid(unsafe_code)]
 
+pub mod age;
 pub mod analysis;
 pub mod counts;
 pub mod cross_thread;
@@ -13,6 +14,7 @@ pub mod histogram;
 pub mod invisible;
 pub mod ledger;
 pub mod lifetime;
+pub mod lifetime_by_thread;
 pub mod live;
 pub mod log_linear;
 mod measures;
@@ -24,7 +26,11 @@ mod run;
 pub mod series;
 mod survey;
 mod tally;
+pub mod survival;
+mod table;
+pub mod temporary;
 pub mod text;
+pub mod thread_matrix;
 
 pub use analysis::{Analysis, TraceInfo};
 pub use pipeline::{Options, analyze};

@@ -1,10 +1,20 @@
 //! The report as text: what was lost first, then what the program asked of its allocator, then what
 //! handles would cost. One unit per column.
 
+#[allow(dead_code)] // Until the report has its figures.
+mod age;
 pub mod draw;
 mod handles;
 mod invisible;
+#[allow(dead_code)] // Until the report has its figures.
+mod lifetime_by_thread;
+#[allow(dead_code)] // Until the report has its figures.
+mod survival;
 mod tables;
+#[allow(dead_code)] // Until the report has its figures.
+mod temporary;
+#[allow(dead_code)] // Until the report has its figures.
+mod thread_matrix;
 pub mod units;
 
 use crate::report::{Figures, ProcessReport, Report};

@@ -167,7 +167,7 @@ pub fn over_time(figures: &Figures, duration_ns: u64) -> String {
 }
 
 /// `low-high` for whole numbers `[low, high)`.
-fn range(low: u64, high: u64) -> String {
+pub(super) fn range(low: u64, high: u64) -> String {
     match high - low {
         0 | 1 => count(low),
         _ => format!("{}-{}", count(low), count(high - 1)),

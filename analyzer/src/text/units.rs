@@ -89,6 +89,12 @@ impl Unit {
         Unit::fitting(&TIMES, ns)
     }
 
+    /// The unit for a column of times: at least one microsecond, and that of the shortest but 0.
+    pub fn time_column(ns: impl Iterator<Item = u64>) -> Unit {
+        let shortest = ns.filter(|ns| *ns != 0).min();
+        Unit::time(shortest.unwrap_or(0).max(1_000))
+    }
+
     /// The number in this unit, with its name.
     pub fn show(self, number: u64) -> String {
         format!("{} {}", self.bare(number), self.name)
