@@ -4,8 +4,10 @@
 #![forbid(unsafe_code)]
 
 pub mod analysis;
+pub mod best_classes;
 pub mod counts;
 pub mod cross_thread;
+pub mod exact_sizes;
 pub mod fact;
 pub mod handle_table;
 pub mod histogram;
@@ -20,6 +22,7 @@ pub mod report;
 pub mod resident;
 mod run;
 pub mod series;
+pub mod size_classes;
 mod table;
 pub mod text;
 
