@@ -5,8 +5,10 @@
 
 pub mod age;
 pub mod analysis;
+pub mod best_classes;
 pub mod counts;
 pub mod cross_thread;
+pub mod exact_sizes;
 pub mod fact;
 pub mod handle_table;
 mod heritage;
@@ -27,6 +29,7 @@ pub mod series;
 mod survey;
 mod tally;
 pub mod survival;
+pub mod size_classes;
 mod table;
 pub mod temporary;
 pub mod text;
