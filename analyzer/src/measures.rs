@@ -2,6 +2,7 @@
 
 use crate::counts::Counts;
 use crate::cross_thread::Frees;
+use crate::details;
 use crate::fact::{Fact, Measure, Peaks, What};
 use crate::handle_table::HandleTable;
 use crate::heritage::Heritage;
@@ -33,6 +34,7 @@ pub(crate) struct Measures {
     lifetimes: lifetime::Collector,
     frees: Frees,
     reallocs: Reallocs,
+    details: details::Collector,
     /// Peaks of the run that have been noted, by their number.
     peaks_seen: u64,
     /// Own live blocks and bytes at the run's peak of each.
@@ -51,6 +53,7 @@ pub(crate) struct Ended {
     pub peaks_seen: u64,
     pub sizes: SizeHistogram,
     pub lifetimes: lifetime::Collector,
+    pub details: details::Ended,
     /// Integrals over time of its own live blocks.
     pub integral: u128,
 }
@@ -70,6 +73,7 @@ impl Measures {
             lifetimes: lifetime::Collector::default(),
             frees: Frees::default(),
             reallocs: Reallocs::default(),
+            details: details::Collector::default(),
             peaks_seen: run.peaks(),
             at_run_peak: Sum::default(),
             has_left: false,
@@ -128,6 +132,7 @@ impl Measures {
         self.lifetimes.fact(fact, before);
         self.frees.fact(fact, before);
         self.reallocs.fact(fact, before);
+        self.details.fact(fact, before);
     }
 
     /// Live blocks and bytes, of the process and of the run.
@@ -233,6 +238,9 @@ impl Measures {
         let figures = self.figures(now_ns, own, live, released);
         let integral = self.integral(now_ns);
         let invisible = self.invisible();
+        let duration_ns = now_ns.saturating_sub(self.about.start_ns);
+        let peak_bytes = self.heap.most_bytes;
+        let details = self.details.finish(self.peaks, duration_ns, peak_bytes);
         let mut report = self.about;
         report.end_ns = now_ns.max(report.start_ns);
         report.duration_ns = report.end_ns - report.start_ns;
@@ -245,6 +253,7 @@ impl Measures {
             peaks_seen: self.peaks_seen,
             sizes: self.sizes,
             lifetimes: self.lifetimes,
+            details,
             integral,
         }
     }
@@ -289,6 +298,7 @@ impl Measures {
             handle_table: HandleTable::new(number, &self.heap.most_blocks),
             live: self.heap.curve(now_ns),
             resident: self.resident.as_ref().map(|samples| samples.report(now_ns)),
+            details: None,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::counts::{Dropped, Events};
 use crate::cross_thread::Frees;
+use crate::details::Details;
 use crate::handle_table::HandleTable;
 use crate::histogram::SizeBin;
 use crate::invisible::Invisible;
@@ -112,7 +113,13 @@ pub struct Figures {
     pub resident: Option<Resident>,
     /// Whether the figures agree.
     pub checks: Checks,
+    /// Figures that take some room: of the run, and of the [`DETAILED_MAX`] processes with most calls.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Box<Details>>,
 }
+
+/// Processes whose details are reported.
+pub const DETAILED_MAX: usize = 32;
 
 /// One process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -3,6 +3,7 @@
 
 use crate::analysis::TraceInfo;
 use crate::counts::dropped_by_reason;
+use crate::details;
 use crate::fact::Fact;
 use crate::handle_table::HandleTable;
 use crate::histogram::SizeHistogram;
@@ -10,7 +11,9 @@ use crate::ledger::{Batch, Note, Sink};
 use crate::lifetime::{self, MacroLifetime};
 use crate::live::Live;
 use crate::measures::{Ended as EndedState, Measures};
-use crate::report::{Figures, MarkReport, Marks, ProcessReport, Report, SCHEMA, TraceReport};
+use crate::report::{
+    DETAILED_MAX, Figures, MarkReport, Marks, ProcessReport, Report, SCHEMA, TraceReport,
+};
 use crate::resident::{self, Pages};
 use crate::run::Run;
 use crate::series::{BINS_PROCESS, BINS_RUN};
@@ -36,6 +39,26 @@ pub(crate) struct Survey {
     marks: Marks,
     /// Events that no process could take.
     strays: u64,
+    detailed: Detailed,
+}
+
+/// The processes with most calls among those that have ended: calls and number.
+#[derive(Debug, Default)]
+struct Detailed(Vec<(u64, u32)>);
+
+impl Detailed {
+    /// A process has ended. `None` if it is not among them; else which one is not any more, if one is.
+    fn enter(&mut self, report: &ProcessReport) -> Option<Option<u32>> {
+        let calls = report.figures.events.total;
+        // Of equals, the process that ended first.
+        let at = self.0.partition_point(|(most, _)| *most >= calls);
+        if at >= DETAILED_MAX {
+            return None;
+        }
+        self.0.insert(at, (calls, report.number));
+        let full = self.0.len() > DETAILED_MAX;
+        Some(self.0.pop_if(|_| full).map(|(_, number)| number))
+    }
 }
 
 /// Sums over the processes that have ended.
@@ -44,6 +67,7 @@ struct Totals {
     figures: Figures,
     sizes: SizeHistogram,
     lifetimes: lifetime::Collector,
+    details: details::Totals,
     integral: u128,
 }
 
@@ -63,6 +87,7 @@ impl Survey {
             resident: None,
             marks: Marks::default(),
             strays: 0,
+            detailed: Detailed::default(),
         }
     }
 
@@ -158,9 +183,17 @@ impl Survey {
         };
         match std::mem::replace(slot, Slot::Unknown) {
             Slot::Running(measures) => {
-                let ended = measures.finish(&mut self.run, time_ns, released, live);
+                let mut ended = measures.finish(&mut self.run, time_ns, released, live);
                 self.totals.add(&ended, released);
-                *slot = Slot::Ended(Box::new(ended.report), ended.peaks_seen);
+                if let Some(without) = self.detailed.enter(&ended.report) {
+                    let details = Box::new(ended.details.report());
+                    ended.report.figures.details = Some(details);
+                    let last = without.and_then(|number| self.slots.get_mut(number as usize));
+                    if let Some(Slot::Ended(report, _)) = last {
+                        report.figures.details = None;
+                    }
+                }
+                self.slots[number as usize] = Slot::Ended(Box::new(ended.report), ended.peaks_seen);
             }
             other => *slot = other,
         }
@@ -266,6 +299,7 @@ impl Totals {
         all.realloc.merge(&one.realloc);
         self.sizes.merge(&ended.sizes);
         self.lifetimes.merge(&ended.lifetimes);
+        self.details.add(&ended.details);
         self.integral = self.integral.wrapping_add(ended.integral);
         // Inherited blocks are the parent's already: what lives is only what a process allocated.
         let add = |to: &mut u64, from: u64| *to = to.wrapping_add(from);
@@ -302,6 +336,7 @@ impl Totals {
             mut figures,
             sizes,
             lifetimes,
+            details,
             integral,
         } = self;
         let blocks = figures.blocks;
@@ -330,6 +365,8 @@ impl Totals {
         );
         figures.mean = run.gauge.mean(run.start_ns, last_ns);
         figures.live = run.gauge.curve(last_ns);
+        let duration_ns = last_ns.saturating_sub(run.start_ns);
+        figures.details = Some(Box::new(details.report(duration_ns)));
         figures
     }
 }

@@ -1,25 +1,19 @@
 //! The report as text: what was lost first, then what the program asked of its allocator, then what
 //! handles would cost. One unit per column.
 
-#[allow(dead_code)] // Until the report has its figures.
 mod age;
 pub mod draw;
 mod handles;
 mod invisible;
-#[allow(dead_code)] // Until the report has its figures.
 mod lifetime_by_thread;
-#[allow(dead_code)] // Until the report has its figures.
-mod survival;
-// Not called yet: the report has no such figures.
-#[allow(dead_code)]
 mod size_classes;
+mod survival;
 mod tables;
-#[allow(dead_code)] // Until the report has its figures.
 mod temporary;
-#[allow(dead_code)] // Until the report has its figures.
 mod thread_matrix;
 pub mod units;
 
+use crate::details::Details;
 use crate::report::{Figures, ProcessReport, Report};
 use std::fmt::Write;
 use units::{count, counted, time};
@@ -42,7 +36,14 @@ pub fn render(report: &Report, options: Options) -> String {
     if is_empty {
         out.push_str(&notes(report));
     }
-    section(&mut out, &report.figures, report.duration_ns, options);
+    let processes = report.processes.len();
+    section(
+        &mut out,
+        &report.figures,
+        report.duration_ns,
+        options,
+        processes,
+    );
     if report.process.is_none() {
         out.push_str(&tables::processes(report, limit(options)));
     }
@@ -50,7 +51,7 @@ pub fn render(report: &Report, options: Options) -> String {
     if options.all_processes && report.process.is_none() && report.processes.len() > 1 {
         for process in &report.processes {
             let _ = write!(out, "\n── {}\n", title(process));
-            section(&mut out, &process.figures, process.duration_ns, options);
+            section(&mut out, &process.figures, process.duration_ns, options, 1);
         }
     }
     out.push_str(&tables::marks(report, options.all_processes));
@@ -160,7 +161,13 @@ fn first_lines(report: &Report) -> String {
 }
 
 /// The figures of the run, or of a process.
-fn section(out: &mut String, figures: &Figures, duration_ns: u64, options: Options) {
+fn section(
+    out: &mut String,
+    figures: &Figures,
+    duration_ns: u64,
+    options: Options,
+    processes: usize,
+) {
     out.push_str(&tables::blocks(figures, duration_ns));
     out.push_str(&tables::calls(figures));
     out.push_str(&tables::over_time(figures, duration_ns));
@@ -168,4 +175,25 @@ fn section(out: &mut String, figures: &Figures, duration_ns: u64, options: Optio
     out.push_str(&tables::lifetimes(figures, options.all_processes));
     out.push_str(&tables::lifetimes_by_size(figures));
     out.push_str(&tables::reallocs(figures));
+    if let Some(details) = &figures.details {
+        self::details(out, details, options, processes);
+    }
+}
+
+/// What goes beyond first figures; the longer tables only if everything is asked for.
+fn details(out: &mut String, details: &Details, options: Options, processes: usize) {
+    out.push_str(&temporary::section(&details.temporary));
+    out.push_str(&size_classes::section(
+        &details.size_classes,
+        &details.best_classes,
+        processes,
+    ));
+    if options.all_processes {
+        out.push_str(&survival::section(&details.survival));
+        if let Some(age) = &details.age {
+            out.push_str(&age::section(age));
+        }
+        out.push_str(&lifetime_by_thread::section(&details.lifetime_by_thread));
+        out.push_str(&thread_matrix::section(&details.thread_matrix));
+    }
 }
