@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod analysis;
+pub mod bounds;
 pub mod counts;
 pub mod cross_thread;
 pub mod fact;
@@ -14,6 +15,8 @@ pub mod invisible;
 pub mod lifetime;
 pub mod live;
 pub mod log_linear;
+pub mod packing;
+pub mod pages;
 mod process;
 pub mod realloc;
 pub mod report;
