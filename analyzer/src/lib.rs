@@ -6,6 +6,7 @@
 pub mod age;
 pub mod analysis;
 pub mod best_classes;
+pub mod bounds;
 pub mod counts;
 pub mod cross_thread;
 pub mod details;
@@ -22,6 +23,9 @@ pub mod live;
 pub mod log_linear;
 mod measures;
 pub mod pipeline;
+pub mod packing;
+pub mod pages;
+mod process;
 pub mod realloc;
 pub mod report;
 pub mod resident;

@@ -11,17 +11,29 @@ pub const BINS_RUN: usize = 512;
 /// Bins of the curves of a process.
 pub const BINS_PROCESS: usize = 128;
 
-/// Two values over time, the greatest of each in each bin.
+/// What a bin holds: of two values that held in it, what to keep.
+pub(crate) trait Value: Copy + Default {
+    /// The greater of both, or of each of their parts.
+    fn greatest(self, other: Self) -> Self;
+}
+
+impl Value for (u64, u64) {
+    fn greatest(self, other: Self) -> Self {
+        (self.0.max(other.0), self.1.max(other.1))
+    }
+}
+
+/// Values over time, the greatest of each bin; of pairs the greatest of each part.
 #[derive(Clone, Debug)]
-pub(crate) struct Series {
+pub(crate) struct Series<V = (u64, u64)> {
     /// Where the first bin begins.
     start_ns: u64,
     /// Where the current bin ends.
     bin_end_ns: u64,
     /// The current bin.
-    current: (u64, u64),
+    current: V,
     /// The bins before it.
-    bins: Vec<(u64, u64)>,
+    bins: Vec<V>,
     /// Binary logarithm of the width.
     shift: u32,
     /// Most bins.
@@ -41,13 +53,13 @@ pub struct Curve {
     pub live_bytes: Vec<u64>,
 }
 
-impl Series {
+impl<V: Value> Series<V> {
     /// A curve from `start_ns` on, zero at first.
-    pub fn new(start_ns: u64, bins_max: usize) -> Series {
+    pub fn new(start_ns: u64, bins_max: usize) -> Series<V> {
         Series {
             start_ns,
             bin_end_ns: start_ns.saturating_add(1 << SHIFT_MIN),
-            current: (0, 0),
+            current: V::default(),
             bins: Vec::new(),
             shift: SHIFT_MIN,
             bins_max,
@@ -56,7 +68,7 @@ impl Series {
 
     /// Says that `values` held from the last change until now.
     #[inline]
-    pub fn hold(&mut self, now_ns: u64, values: (u64, u64)) {
+    pub fn hold(&mut self, now_ns: u64, values: V) {
         if now_ns >= self.bin_end_ns {
             self.turn(now_ns, values);
         }
@@ -64,20 +76,25 @@ impl Series {
 
     /// Says that `values` hold from now on; [`Series::hold`] was called for the same moment.
     #[inline]
-    pub fn raise(&mut self, values: (u64, u64)) {
-        self.current.0 = self.current.0.max(values.0);
-        self.current.1 = self.current.1.max(values.1);
+    pub fn raise(&mut self, values: V) {
+        self.current = self.current.greatest(values);
+    }
+
+    /// What the current bin holds so far.
+    #[inline]
+    pub fn current(&self) -> V {
+        self.current
     }
 
     #[cold]
-    fn turn(&mut self, now_ns: u64, values: (u64, u64)) {
+    fn turn(&mut self, now_ns: u64, values: V) {
         self.bins.push(self.current);
         let passed_ns = now_ns - self.start_ns;
         while passed_ns >> self.shift >= self.bins_max as u64 {
             self.shift += 1;
             let pairs = self.bins.chunks(2);
             self.bins = pairs
-                .map(|pair| pair.iter().copied().fold((0, 0), greatest))
+                .map(|pair| pair.iter().copied().fold(V::default(), V::greatest))
                 .collect();
         }
         let bin = (passed_ns >> self.shift) as usize;
@@ -85,29 +102,33 @@ impl Series {
         if bin < self.bins.len() {
             // By doubling, the last bin came to hold this moment.
             let last = self.bins.pop().unwrap_or_default();
-            self.current = greatest(last, values);
+            self.current = last.greatest(values);
         }
         self.bins.resize(bin, values);
         let width = (bin as u64 + 1) << self.shift;
         self.bin_end_ns = self.start_ns.saturating_add(width);
     }
 
-    /// The curve up to now, with both values by bin.
-    pub fn finish(mut self, now_ns: u64, values: (u64, u64)) -> Curve {
+    /// Up to now: where the first bin begins, the width of a bin, the bins.
+    pub fn bins(mut self, now_ns: u64, values: V) -> (u64, u64, Vec<V>) {
         self.hold(now_ns, values);
         self.bins.push(self.current);
-        let (live_blocks, live_bytes) = self.bins.into_iter().unzip();
+        (self.start_ns, 1 << self.shift, self.bins)
+    }
+}
+
+impl Series {
+    /// The curve up to now, with both values by bin.
+    pub fn finish(self, now_ns: u64, values: (u64, u64)) -> Curve {
+        let (start_ns, step_ns, bins) = self.bins(now_ns, values);
+        let (live_blocks, live_bytes) = bins.into_iter().unzip();
         Curve {
-            start_ns: self.start_ns,
-            step_ns: 1 << self.shift,
+            start_ns,
+            step_ns,
             live_blocks,
             live_bytes,
         }
     }
-}
-
-fn greatest(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {
-    (a.0.max(b.0), a.1.max(b.1))
 }
 
 #[cfg(test)]
@@ -124,7 +145,7 @@ mod tests {
             start in 0u64..10_000,
             rest in 0u64..100_000,
         ) {
-            let mut series = Series::new(start, 8);
+            let mut series = Series::<(u64, u64)>::new(start, 8);
             let mut now = start;
             let mut held = vec![(start, (0, 0))];
             for (pause, a, b) in steps {
@@ -145,7 +166,7 @@ mod tests {
                 // What held at its beginning, and every change within it.
                 let entry = held.iter().rfind(|(at, _)| *at < from).map_or((0, 0), |(_, values)| *values);
                 let inside = held.iter().filter(|(at, _)| (from..to).contains(at)).map(|(_, values)| *values);
-                let most = inside.fold(entry, greatest);
+                let most = inside.fold(entry, Value::greatest);
                 prop_assert_eq!((curve.live_blocks[bin as usize], curve.live_bytes[bin as usize]), most);
             }
         }

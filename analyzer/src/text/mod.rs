@@ -8,6 +8,13 @@ mod invisible;
 mod lifetime_by_thread;
 mod size_classes;
 mod survival;
+#[allow(dead_code)] // Not called until the report has its figures.
+mod bounds;
+pub mod draw;
+mod handles;
+mod invisible;
+#[allow(dead_code)] // Not called until the report has its figures.
+mod pages;
 mod tables;
 mod temporary;
 mod thread_matrix;
