@@ -2,7 +2,7 @@
 
 use crate::fact::{Fact, What};
 use crate::live::Live;
-use crate::tally::Sum;
+use crate::fates::Sum;
 
 /// Follows the inherited blocks of a process.
 #[derive(Debug, Default)]

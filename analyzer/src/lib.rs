@@ -34,7 +34,7 @@ pub mod series;
 pub mod size_classes;
 mod survey;
 pub mod survival;
-mod tally;
+mod fates;
 pub mod temporary;
 pub mod text;
 pub mod thread_matrix;

@@ -15,7 +15,7 @@ use crate::report::{Blocks, Bytes, Checks, Figures, ProcessReport};
 use crate::resident;
 use crate::run::Run;
 use crate::series::BINS_PROCESS;
-use crate::tally::{Sum, Tally};
+use crate::fates::{Sum, Fates};
 use rmtrace_file::model::Sample;
 
 /// One process.
@@ -28,7 +28,7 @@ pub(crate) struct Measures {
     /// New peaks of `heap`.
     peaks: Peaks,
     heritage: Heritage,
-    tally: Tally,
+    fates: Fates,
     counts: Counts,
     sizes: SizeHistogram,
     lifetimes: lifetime::Collector,
@@ -67,7 +67,7 @@ impl Measures {
             heap: Gauge::new(start_ns, BINS_PROCESS),
             peaks: Peaks::default(),
             heritage: Heritage::default(),
-            tally: Tally::default(),
+            fates: Fates::default(),
             counts: Counts::default(),
             sizes: SizeHistogram::default(),
             lifetimes: lifetime::Collector::default(),
@@ -126,7 +126,7 @@ impl Measures {
     fn all(&mut self, run: &mut Run, fact: &Fact) {
         let before = self.peaks;
         self.live(run, fact);
-        self.tally.fact(fact, before);
+        self.fates.fact(fact, before);
         self.counts.fact(fact, before);
         self.sizes.fact(fact, before);
         self.lifetimes.fact(fact, before);
@@ -271,10 +271,10 @@ impl Measures {
         let events = self.counts.events(dropped);
         let peak = self.heap.peak(number);
         let (blocks, bytes) =
-            self.tally
+            self.fates
                 .report(own, live, released, peak.live_bytes, &self.heritage);
-        let allocated = self.tally.allocated();
-        let displaced = self.tally.displaced_own;
+        let allocated = self.fates.allocated();
+        let displaced = self.fates.displaced_own;
         let lifetime = self.lifetimes.report(allocated, own.blocks, displaced);
         let duration_ns = now_ns.saturating_sub(self.about.start_ns);
         Figures {

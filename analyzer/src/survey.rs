@@ -17,7 +17,7 @@ use crate::report::{
 use crate::resident::{self, Pages};
 use crate::run::Run;
 use crate::series::{BINS_PROCESS, BINS_RUN};
-use crate::tally::Sum;
+use crate::fates::Sum;
 use rmtrace_file::model::{Ended, Mark, Process, RunInfo, Sample, StartedBy};
 use rmtrace_format::record;
 

@@ -27,7 +27,7 @@ impl Sum {
 
 /// Follows the blocks of a process.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct Fates {
     /// The bytes clock.
     requested: u64,
     allocated: u64,
@@ -40,7 +40,7 @@ pub(crate) struct Tally {
     lost_in_pause: u64,
 }
 
-impl Measure for Tally {
+impl Measure for Fates {
     #[inline(always)]
     fn fact(&mut self, fact: &Fact, _: Peaks) {
         match fact.what {
@@ -56,7 +56,7 @@ impl Measure for Tally {
     }
 }
 
-impl Tally {
+impl Fates {
     fn resized(&mut self, fact: &Fact) {
         self.requested = fact.clock_bytes;
         let less = fact.old_bytes.saturating_sub(fact.bytes);
