@@ -4,9 +4,12 @@
 #![forbid(unsafe_code)]
 
 pub mod analysis;
+pub mod between_marks;
 pub mod counts;
 pub mod cross_thread;
 pub mod fact;
+mod grid;
+pub mod growth;
 pub mod handle_table;
 pub mod histogram;
 mod inherited;
@@ -14,13 +17,18 @@ pub mod invisible;
 pub mod lifetime;
 pub mod live;
 pub mod log_linear;
+pub mod odd_requests;
+pub mod outlive;
+pub mod phases;
 mod process;
+pub mod rates;
 pub mod realloc;
 pub mod report;
 pub mod resident;
 mod run;
 pub mod series;
 mod table;
+pub mod tally;
 pub mod text;
 
 pub use analysis::{Analysis, TraceInfo};

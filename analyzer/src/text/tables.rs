@@ -11,7 +11,7 @@ const BAR: usize = 30;
 /// Characters of a sparkline.
 const SPARK: usize = 64;
 
-fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+pub(super) fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.iter().map(|cell| cell.to_string()).collect()
 }
 
@@ -167,7 +167,7 @@ pub fn over_time(figures: &Figures, duration_ns: u64) -> String {
 }
 
 /// `low-high` for whole numbers `[low, high)`.
-fn range(low: u64, high: u64) -> String {
+pub(super) fn range(low: u64, high: u64) -> String {
     match high - low {
         0 | 1 => count(low),
         _ => format!("{}-{}", count(low), count(high - 1)),
