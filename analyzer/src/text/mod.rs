@@ -3,6 +3,8 @@
 
 mod age;
 pub mod draw;
+#[allow(dead_code)] // Until the report holds its figures.
+mod growth;
 mod handles;
 mod invisible;
 mod lifetime_by_thread;
@@ -15,6 +17,12 @@ mod handles;
 mod invisible;
 #[allow(dead_code)] // Not called until the report has its figures.
 mod pages;
+#[allow(dead_code)] // Until the report holds its figures.
+mod odd_requests;
+#[allow(dead_code)] // Until the report holds its figures.
+mod phases;
+#[allow(dead_code)] // Until the report holds its figures.
+mod rates;
 mod tables;
 mod temporary;
 mod thread_matrix;

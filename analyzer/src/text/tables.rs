@@ -11,7 +11,7 @@ const BAR: usize = 30;
 /// Characters of a sparkline.
 const SPARK: usize = 64;
 
-fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+pub(super) fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.iter().map(|cell| cell.to_string()).collect()
 }
 
