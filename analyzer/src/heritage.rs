@@ -1,8 +1,8 @@
 //! Inherited blocks of a process: how many there were, what of them lives, for how long they lived.
 
 use crate::fact::{Fact, What};
-use crate::live::Live;
 use crate::fates::Sum;
+use crate::live::Live;
 
 /// Follows the inherited blocks of a process.
 #[derive(Debug, Default)]

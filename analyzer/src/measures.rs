@@ -4,6 +4,7 @@ use crate::counts::Counts;
 use crate::cross_thread::Frees;
 use crate::details;
 use crate::fact::{Fact, Measure, Peaks, What};
+use crate::fates::{Fates, Sum};
 use crate::handle_table::HandleTable;
 use crate::heritage::Heritage;
 use crate::histogram::SizeHistogram;
@@ -15,7 +16,6 @@ use crate::report::{Blocks, Bytes, Checks, Figures, ProcessReport};
 use crate::resident;
 use crate::run::Run;
 use crate::series::BINS_PROCESS;
-use crate::fates::{Sum, Fates};
 use rmtrace_file::model::Sample;
 
 /// One process.
@@ -53,7 +53,7 @@ pub(crate) struct Ended {
     pub peaks_seen: u64,
     pub sizes: SizeHistogram,
     pub lifetimes: lifetime::Collector,
-    pub details: details::Ended,
+    pub details: Box<details::Ended>,
     /// Integrals over time of its own live blocks.
     pub integral: u128,
 }
@@ -61,7 +61,7 @@ pub(crate) struct Ended {
 impl Measures {
     /// A process that begins now.
     pub fn new(about: ProcessReport, run: &Run) -> Measures {
-        let start_ns = about.start_ns;
+        let (number, start_ns) = (about.number, about.start_ns);
         Measures {
             about,
             heap: Gauge::new(start_ns, BINS_PROCESS),
@@ -73,13 +73,18 @@ impl Measures {
             lifetimes: lifetime::Collector::default(),
             frees: Frees::default(),
             reallocs: Reallocs::default(),
-            details: details::Collector::default(),
+            details: details::Collector::new(number, start_ns),
             peaks_seen: run.peaks(),
             at_run_peak: Sum::default(),
             has_left: false,
             resident: None,
             invisible: None,
         }
+    }
+
+    /// Number of the process.
+    pub fn number(&self) -> u32 {
+        self.about.number
     }
 
     /// When it started.
@@ -169,6 +174,11 @@ impl Measures {
         self.peaks.bytes += u64::from(new.bytes);
     }
 
+    /// A named mark of the process, or of the run.
+    pub fn mark(&mut self, time_ns: u64, name: &str) {
+        self.details.mark(time_ns, name);
+    }
+
     /// Takes a resident sample of the process, for what its blocks can't account for.
     pub fn sample(&mut self, now_ns: u64, sample: &Sample) {
         match &mut self.invisible {
@@ -238,9 +248,10 @@ impl Measures {
         let figures = self.figures(now_ns, own, live, released);
         let integral = self.integral(now_ns);
         let invisible = self.invisible();
-        let duration_ns = now_ns.saturating_sub(self.about.start_ns);
-        let peak_bytes = self.heap.most_bytes;
-        let details = self.details.finish(self.peaks, duration_ns, peak_bytes);
+        let (start_ns, peak_bytes) = (self.about.start_ns, self.heap.most_bytes);
+        let details = self
+            .details
+            .finish(self.peaks, start_ns, now_ns, peak_bytes);
         let mut report = self.about;
         report.end_ns = now_ns.max(report.start_ns);
         report.duration_ns = report.end_ns - report.start_ns;

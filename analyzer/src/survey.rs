@@ -5,6 +5,7 @@ use crate::analysis::TraceInfo;
 use crate::counts::dropped_by_reason;
 use crate::details;
 use crate::fact::Fact;
+use crate::fates::Sum;
 use crate::handle_table::HandleTable;
 use crate::histogram::SizeHistogram;
 use crate::ledger::{Batch, Note, Sink};
@@ -17,7 +18,6 @@ use crate::report::{
 use crate::resident::{self, Pages};
 use crate::run::Run;
 use crate::series::{BINS_PROCESS, BINS_RUN};
-use crate::fates::Sum;
 use rmtrace_file::model::{Ended, Mark, Process, RunInfo, Sample, StartedBy};
 use rmtrace_format::record;
 
@@ -62,7 +62,7 @@ impl Detailed {
 }
 
 /// Sums over the processes that have ended.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Totals {
     figures: Figures,
     sizes: SizeHistogram,
@@ -74,7 +74,13 @@ struct Totals {
 impl Survey {
     /// Measures that have seen nothing, of a run or a part of it that begins at `start_ns`.
     pub fn new(start_ns: u64) -> Survey {
-        let mut totals = Totals::default();
+        let mut totals = Totals {
+            figures: Figures::default(),
+            sizes: SizeHistogram::default(),
+            lifetimes: lifetime::Collector::default(),
+            details: details::Totals::new(start_ns),
+            integral: 0,
+        };
         totals.figures.checks = crate::report::Checks {
             blocks: true,
             bytes: true,
@@ -236,6 +242,16 @@ impl Survey {
     }
 
     fn mark(&mut self, mark: &Mark, time_ns: u64) {
+        if mark.is_named() {
+            self.totals.details.mark(time_ns, &mark.name);
+            for slot in &mut self.slots {
+                if let Slot::Running(measures) = slot
+                    && (mark.is_of_run() || mark.process == measures.number())
+                {
+                    measures.mark(time_ns, &mark.name);
+                }
+            }
+        }
         self.run.was_paused |= mark.is_pause();
         self.marks.total += 1;
         if self.marks.listed.len() < Marks::LISTED_MAX {
@@ -365,8 +381,7 @@ impl Totals {
         );
         figures.mean = run.gauge.mean(run.start_ns, last_ns);
         figures.live = run.gauge.curve(last_ns);
-        let duration_ns = last_ns.saturating_sub(run.start_ns);
-        figures.details = Some(Box::new(details.report(duration_ns)));
+        figures.details = Some(Box::new(details.report(run.start_ns, last_ns)));
         figures
     }
 }

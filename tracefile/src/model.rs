@@ -184,6 +184,12 @@ impl Mark {
         )
     }
 
+    /// Whether somebody gave it a name: the program, or a person from outside.
+    pub fn is_named(&self) -> bool {
+        let is_recorders = self.is_pause() || u64::from(self.number) == record::MARK_SUSPEND;
+        !is_recorders && !self.name.is_empty()
+    }
+
     /// Whether it is an end of a pause: calls may be missing between a stop and the next start.
     pub fn is_pause(&self) -> bool {
         matches!(

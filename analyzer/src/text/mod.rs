@@ -2,27 +2,18 @@
 //! handles would cost. One unit per column.
 
 mod age;
+mod bounds;
 pub mod draw;
-#[allow(dead_code)] // Until the report holds its figures.
 mod growth;
 mod handles;
 mod invisible;
 mod lifetime_by_thread;
+mod odd_requests;
+mod pages;
+mod phases;
+mod rates;
 mod size_classes;
 mod survival;
-#[allow(dead_code)] // Not called until the report has its figures.
-mod bounds;
-pub mod draw;
-mod handles;
-mod invisible;
-#[allow(dead_code)] // Not called until the report has its figures.
-mod pages;
-#[allow(dead_code)] // Until the report holds its figures.
-mod odd_requests;
-#[allow(dead_code)] // Until the report holds its figures.
-mod phases;
-#[allow(dead_code)] // Until the report holds its figures.
-mod rates;
 mod tables;
 mod temporary;
 mod thread_matrix;
@@ -51,13 +42,14 @@ pub fn render(report: &Report, options: Options) -> String {
     if is_empty {
         out.push_str(&notes(report));
     }
-    let processes = report.processes.len();
+    let of_run = report.process.is_none();
     section(
         &mut out,
         &report.figures,
         report.duration_ns,
         options,
-        processes,
+        report,
+        of_run,
     );
     if report.process.is_none() {
         out.push_str(&tables::processes(report, limit(options)));
@@ -66,7 +58,14 @@ pub fn render(report: &Report, options: Options) -> String {
     if options.all_processes && report.process.is_none() && report.processes.len() > 1 {
         for process in &report.processes {
             let _ = write!(out, "\n── {}\n", title(process));
-            section(&mut out, &process.figures, process.duration_ns, options, 1);
+            section(
+                &mut out,
+                &process.figures,
+                process.duration_ns,
+                options,
+                report,
+                false,
+            );
         }
     }
     out.push_str(&tables::marks(report, options.all_processes));
@@ -181,7 +180,8 @@ fn section(
     figures: &Figures,
     duration_ns: u64,
     options: Options,
-    processes: usize,
+    report: &Report,
+    of_run: bool,
 ) {
     out.push_str(&tables::blocks(figures, duration_ns));
     out.push_str(&tables::calls(figures));
@@ -191,12 +191,19 @@ fn section(
     out.push_str(&tables::lifetimes_by_size(figures));
     out.push_str(&tables::reallocs(figures));
     if let Some(details) = &figures.details {
-        self::details(out, details, options, processes);
+        self::details(out, details, options, report, of_run);
     }
 }
 
 /// What goes beyond first figures; the longer tables only if everything is asked for.
-fn details(out: &mut String, details: &Details, options: Options, processes: usize) {
+fn details(out: &mut String, details: &Details, options: Options, report: &Report, of_run: bool) {
+    let processes = if of_run { report.processes.len() } else { 1 };
+    let heap = &details.heap;
+    let all = report.processes.iter();
+    let mut whose = all.filter(|process| process.number == heap.process);
+    let whose = whose.next().map(title).unwrap_or_default();
+    out.push_str(&phases::section(&details.phases));
+    out.push_str(&phases::between_marks(&details.between_marks));
     out.push_str(&temporary::section(&details.temporary));
     out.push_str(&size_classes::section(
         &details.size_classes,
@@ -204,11 +211,16 @@ fn details(out: &mut String, details: &Details, options: Options, processes: usi
         processes,
     ));
     if options.all_processes {
+        out.push_str(&rates::section(&details.rates));
         out.push_str(&survival::section(&details.survival));
-        if let Some(age) = &details.age {
+        if let Some(age) = &heap.age {
             out.push_str(&age::section(age));
         }
         out.push_str(&lifetime_by_thread::section(&details.lifetime_by_thread));
         out.push_str(&thread_matrix::section(&details.thread_matrix));
+        out.push_str(&growth::section(&details.growth));
+        out.push_str(&odd_requests::section(&details.odd_requests));
+        out.push_str(&pages::section(&heap.pages, &whose));
     }
+    out.push_str(&bounds::section(&heap.bounds, &whose));
 }
