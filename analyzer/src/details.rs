@@ -13,6 +13,7 @@ use crate::odd_requests::{OddRequests, OddRequestsReport};
 use crate::outlive::Outlive;
 use crate::pages::{self, LiveBlock, Pages, PagesReport, PagesSums};
 use crate::phases::{self, PhasesReport};
+use crate::prefetch::prefetch_at;
 use crate::rates::{Rates, RatesReport};
 use crate::series::{BINS_PROCESS, BINS_RUN};
 use crate::size_classes::SizeClassReport;
@@ -78,25 +79,27 @@ pub struct AllHeaps {
     pub bounds: MeanBounds,
 }
 
-/// Live blocks by handle: what a walk over them needs.
+/// Live blocks by handle: what a walk over them needs. A place without a block has [`NOTHING`].
 #[derive(Debug, Default)]
-struct Mirror(Vec<Option<LiveBlock>>);
+struct Mirror(Vec<LiveBlock>);
+
+/// No block.
+const NOTHING: LiveBlock = LiveBlock {
+    address: 0,
+    bytes: 0,
+    born_ns: u64::MAX,
+};
 
 impl Mirror {
     #[inline(always)]
     fn fact(&mut self, fact: &Fact) {
         let live = match fact.what {
-            What::Born => Some(LiveBlock {
-                address: fact.address,
-                bytes: fact.bytes,
-                born_ns: fact.time_ns,
-            }),
-            What::Resized => Some(LiveBlock {
+            What::Born | What::Resized => LiveBlock {
                 address: fact.address,
                 bytes: fact.bytes,
                 born_ns: fact.born_ns(),
-            }),
-            What::Freed | What::Displaced => None,
+            },
+            What::Freed | What::Displaced => NOTHING,
             What::Kept | What::Nothing => return,
         };
         match self.0.get_mut(fact.handle as usize) {
@@ -106,11 +109,15 @@ impl Mirror {
     }
 
     #[cold]
-    fn add(&mut self, fact: &Fact, live: Option<LiveBlock>) {
-        if fact.handle != Fact::NO_HANDLE && live.is_some() {
-            self.0.resize(fact.handle as usize, None);
+    fn add(&mut self, fact: &Fact, live: LiveBlock) {
+        if fact.handle != Fact::NO_HANDLE && live != NOTHING {
+            self.0.resize(fact.handle as usize, NOTHING);
             self.0.push(live);
         }
+    }
+
+    fn blocks(&self) -> impl Iterator<Item = LiveBlock> {
+        self.0.iter().filter(|block| **block != NOTHING).copied()
     }
 }
 
@@ -179,9 +186,16 @@ impl Collector {
         }
     }
 
+    /// Starts to fetch what a later fact needs.
+    #[inline(always)]
+    pub fn fetch(&self, fact: &Fact) {
+        prefetch_at(&self.mirror.0, fact.handle as usize);
+        self.pages.fetch(fact.address);
+    }
+
     #[cold]
     fn walk(&mut self, now_ns: u64) {
-        let mut blocks = self.mirror.0.iter().flatten().copied();
+        let mut blocks = self.mirror.blocks();
         self.pages.walk(now_ns, &mut blocks);
     }
 

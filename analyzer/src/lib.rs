@@ -1,7 +1,7 @@
 //! Measures over recorded allocator events: one streaming pass ([`Analysis`]) whose memory grows with
 //! the live blocks only, a [`Report`] for the run and each process, and its text form ([`text`]).
 //! `docs/analysis.md` defines every figure.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod age;
 pub mod analysis;
@@ -32,6 +32,7 @@ pub mod packing;
 pub mod pages;
 pub mod phases;
 pub mod pipeline;
+mod prefetch;
 pub mod rates;
 pub mod realloc;
 pub mod report;

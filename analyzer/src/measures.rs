@@ -18,6 +18,9 @@ use crate::run::Run;
 use crate::series::BINS_PROCESS;
 use rmtrace_file::model::Sample;
 
+/// How many facts before its turn what a fact needs is fetched.
+const FACTS_AHEAD: usize = 16;
+
 /// One process.
 #[derive(Debug)]
 pub(crate) struct Measures {
@@ -104,7 +107,10 @@ impl Measures {
 
     /// Facts of the process.
     pub fn facts(&mut self, run: &mut Run, facts: &[Fact]) {
-        for fact in facts {
+        for (at, fact) in facts.iter().enumerate() {
+            if let Some(later) = facts.get(at + FACTS_AHEAD) {
+                self.details.fetch(later);
+            }
             // What happened is looked at here, once: in the copies of `all` it is known, and no measure
             // branches on it again. The order of births and deaths is hard to predict for a processor.
             match fact.what {

@@ -7,8 +7,16 @@ use crate::fact::{Fact, What};
 use crate::histogram::size_class;
 use rmtrace_format::{Event, Step};
 
-/// Events whose lookups overlap.
-const FETCHED: usize = 32;
+/// How many events before its turn the slot of an event is fetched.
+const SLOTS_AHEAD: usize = 32;
+/// How many events before its turn the block of an event is fetched.
+const BLOCKS_AHEAD: usize = 16;
+
+/// The address that an event looks up.
+#[inline(always)]
+fn address_of(event: &Event) -> u64 {
+    event.address | event.old_address
+}
 
 /// A block within a realloc: it has no address now.
 struct Aside {
@@ -102,18 +110,17 @@ impl Book {
     /// Applies events of the process and tells what they did.
     pub fn events(&mut self, events: &[Event], was_paused: bool, out: &mut Vec<Fact>) {
         self.flags = if was_paused { Fact::PAUSED } else { 0 };
-        for events in events.chunks(FETCHED) {
-            // Blocks and slots that are not in the cache are fetched at the same time here; below, one
-            // would wait for the other.
-            let mut touched = 0;
-            for event in events {
-                let place = self.table.fetch(event.address | event.old_address);
-                touched ^= self.blocks.fetch(place);
+        for event in &events[..events.len().min(SLOTS_AHEAD)] {
+            self.table.fetch(address_of(event));
+        }
+        for (at, event) in events.iter().enumerate() {
+            if let Some(later) = events.get(at + SLOTS_AHEAD) {
+                self.table.fetch(address_of(later));
             }
-            std::hint::black_box(touched);
-            for event in events {
-                self.event(event, out);
+            if let Some(later) = events.get(at + BLOCKS_AHEAD) {
+                self.table.fetch_block(&self.blocks, address_of(later));
             }
+            self.event(event, out);
         }
     }
 

@@ -5,9 +5,10 @@
 //! handle table with that policy would be, and programs that allocate and free in turn stay in a few
 //! cache lines. The table is open addressing with linear probing, deletion shifts back; a slot is
 //! eight bytes and addresses of the same 4 KiB have neighbouring slots, since programs allocate and free
-//! neighbours. Lookups of a run of events are independent of each
-//! other: [`AddressTable::fetch`] makes their cache misses overlap.
+//! neighbours. Whoever knows the events to come has their
+//! slots and blocks fetched beforehand ([`AddressTable::fetch`]).
 
+use crate::prefetch::prefetch_at;
 use rmtrace_format::Entry;
 
 /// Slots of the smallest table.
@@ -107,14 +108,6 @@ impl Blocks {
             .get(place as usize)
             .is_some_and(|block| block.address == address)
     }
-
-    /// Touches the block at a place.
-    #[inline]
-    pub fn fetch(&self, place: u32) -> u64 {
-        self.blocks
-            .get(place as usize)
-            .map_or(0, |block| block.born_ns)
-    }
 }
 
 /// What names an address in the table: the bits that differ between blocks of a heap. Two addresses
@@ -183,11 +176,18 @@ impl AddressTable {
         }
     }
 
-    /// The place that the first slot looked at names, which is mostly that of the block at `address`.
-    #[inline]
-    pub fn fetch(&self, address: u64) -> u32 {
-        let at = self.home(tag(address));
-        self.slots.get(at).map_or(0, |slot| slot.place())
+    /// Starts to fetch the slot of `address`.
+    #[inline(always)]
+    pub fn fetch(&self, address: u64) {
+        prefetch_at(&self.slots, self.home(tag(address)));
+    }
+
+    /// Starts to fetch the block at `address`, if it is the first one looked at, as it mostly is.
+    #[inline(always)]
+    pub fn fetch_block(&self, blocks: &Blocks, address: u64) {
+        let slot = self.slots.get(self.home(tag(address)));
+        let place = slot.map_or(u32::MAX, |slot| slot.place());
+        prefetch_at(&blocks.blocks, place as usize);
     }
 
     /// The place of the block at `address`.
