@@ -62,6 +62,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         processes: args.process.map(|process| vec![process]),
         threads: args.thread.map(|thread| vec![thread]),
         progress: Some(&mut progress),
+        ..MergeOptions::default()
     };
     reader.merge_with(&mut dump, options)?;
     finish(dump.written.and_then(|()| dump.out.flush()))?;

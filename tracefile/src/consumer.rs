@@ -7,10 +7,20 @@ use rmtrace_format::Event;
 ///
 /// Times are nanoseconds since the run's first record, rounded down to the trace's tick. Calls come
 /// in this order for each process: [`Consumer::process_started`], for a forked one
-/// [`Consumer::fork`], its events, [`Consumer::process_ended`].
+/// [`Consumer::fork`], its events ([`Consumer::event`], [`Consumer::events`]),
+/// [`Consumer::process_ended`].
 pub trait Consumer {
     /// One event ([`Event`] tells what its halves mean).
     fn event(&mut self, event: &Event);
+
+    /// Several events of one thread that follow each other with nothing in between, at least one: as
+    /// [`Consumer::event`] of each. What a thread does while no other one does anything comes in this
+    /// way, a few hundred or thousand at a time at most; how many come together says nothing.
+    fn events(&mut self, events: &[Event]) {
+        for event in events {
+            self.event(event);
+        }
+    }
 
     /// A process appears. `process` is the whole of what the trace says of it, its end included.
     fn process_started(&mut self, process: &Process, time_ns: u64) {

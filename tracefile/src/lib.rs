@@ -2,6 +2,7 @@
 //! stream of events ([`consumer`]). `docs/format.md` is the specification.
 
 mod agenda;
+mod ahead;
 pub mod codec;
 pub mod column;
 pub mod consumer;
@@ -17,7 +18,9 @@ pub mod open;
 mod predict;
 pub mod reader;
 pub mod record;
+mod relay;
 pub mod scan;
+mod span;
 mod stream;
 pub mod table;
 mod tie;

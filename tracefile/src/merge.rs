@@ -2,27 +2,34 @@
 //!
 //! A frame is opened when its first tick is reached, a thread's stream decoded in blocks of
 //! [`BLOCK_CALLS`] and dropped when it is exhausted, so memory grows with the threads that are busy
-//! at the same time, not with the threads of the run. Forks are told by `fork.rs`.
+//! at the same time, not with the threads of the run. Forks are told by `fork.rs`; `span.rs` has the
+//! window of time, `relay.rs` and `ahead.rs` the help of other threads; `merge/plan.rs` what there is to do.
+
+mod plan;
 
 use crate::agenda::{Appointment, PHASE_END, What};
+use crate::ahead::Frames;
+use crate::codec::BATCH;
 use crate::consumer::Consumer;
 use crate::error::ReadError;
 use crate::fork::{Due, ForkTable};
 use crate::frame::Frame;
 use crate::heap::Heap;
-use crate::index::FrameEntry;
-use crate::model::{Ended, Mark, Process, StartedBy};
-use crate::reader::{FrameScratch, TraceReader};
-use crate::stream::{Clock, Pending, Stream, nanoseconds, push_steps};
+use crate::index::{FrameEntry, SegmentEntry};
+use crate::model::{Call, Mark, StartedBy};
+use crate::reader::TraceReader;
+use crate::relay;
+use crate::span::Span;
+use crate::stream::{Clock, Pending, Steps, Stream, calls, nanoseconds, put_steps};
 use crate::tie;
 use rmtrace_format::event::Event;
 use rmtrace_format::record::MARK_START;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::rc::Rc;
 
 /// Calls decoded at a time and thread: 16 to 32 KiB of events, which stay in the first-level cache.
-pub const BLOCK_CALLS: u64 = 256;
+pub const BLOCK_CALLS: u64 = BATCH as u64;
 
 /// What to merge, and who is told how far it is.
 #[derive(Default)]
@@ -32,8 +39,22 @@ pub struct MergeOptions<'a> {
     pub processes: Option<Vec<u32>>,
     /// Only these threads (of each process).
     pub threads: Option<Vec<u32>>,
-    /// Called about every few hundred events with the number delivered; may end the merge.
+    /// Only calls of this time: all their steps lie at or after the start and before the end, in
+    /// nanoseconds since the run's first record ([`TraceReader::ns`]); so do marks and samples. Frames
+    /// and segments that lie outside are not read.
+    ///
+    /// Processes that ended before are left out. One that started before is told of at the start,
+    /// without its fork: it inherits nothing. Where the window begins behind the run's first record, a
+    /// mark of the kind `MARK_START` comes first, as where the beginning of a recording is missing:
+    /// blocks may be freed that nothing here allocated.
+    pub window: Option<Range<u64>>,
+    /// Called about every few hundred or thousand events with the number delivered; may end the merge.
     pub progress: Option<&'a mut dyn FnMut(u64) -> ControlFlow<()>>,
+    /// Threads that help: 0, all is done by the calling thread; 1, frames are read and merged by another
+    /// one, a few thousand events ahead of the consumer; 2 and more, a further one opens frames, a
+    /// few ahead. What is delivered, the order and the errors are the same; the consumer is called by
+    /// the calling thread.
+    pub workers: usize,
 }
 
 /// What a merge did.
@@ -71,7 +92,27 @@ impl TraceReader {
         consumer: &mut impl Consumer,
         options: MergeOptions<'_>,
     ) -> Result<MergeStats, ReadError> {
-        Merge::new(self, consumer, options).run()
+        match options.workers {
+            0 => self.merge_alone(consumer, options, false),
+            _ => relay::merge(self, consumer, options),
+        }
+    }
+
+    /// Merges on this thread; with `opens_ahead` another one opens the frames.
+    pub(crate) fn merge_alone(
+        &self,
+        consumer: &mut impl Consumer,
+        options: MergeOptions<'_>,
+        opens_ahead: bool,
+    ) -> Result<MergeStats, ReadError> {
+        let mut merge = Merge::new(self, consumer, options);
+        if !opens_ahead {
+            return merge.run();
+        }
+        std::thread::scope(|scope| {
+            merge.frames = Frames::ahead(scope, self, merge.opening_order());
+            merge.run()
+        })
     }
 
     /// `process` and the processes that it inherited blocks from.
@@ -109,6 +150,8 @@ enum Refill {
 struct ProcessState {
     included: bool,
     started: bool,
+    /// Whether it started before the window.
+    began_before: bool,
     /// Open streams by thread.
     streams: HashMap<u32, usize>,
     forks: ForkTable,
@@ -124,9 +167,11 @@ struct Merge<'r, 'c, 'o, C> {
     orders: u64,
     streams: Vec<Option<Box<Stream>>>,
     slots_free: Vec<usize>,
-    buffers: Vec<Vec<Event>>,
+    buffers: Vec<Steps>,
     processes: Vec<ProcessState>,
-    scratch: FrameScratch,
+    frames: Frames,
+    /// What the window leaves.
+    span: Span,
     tied: Tied,
     /// Time of what was delivered last: a trace that lies does not make it go backwards.
     now_ns: u64,
@@ -146,6 +191,7 @@ struct Tied {
 impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
     fn new(reader: &'r TraceReader, consumer: &'c mut C, options: MergeOptions<'o>) -> Self {
         let origin = reader.ticks().map_or(0, |(first, _)| first);
+        let span = Span::new(options.window.as_ref());
         let mut merge = Merge {
             reader,
             consumer,
@@ -158,7 +204,8 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
             slots_free: Vec::new(),
             buffers: Vec::new(),
             processes: Vec::new(),
-            scratch: FrameScratch::default(),
+            frames: Frames::default(),
+            span,
             tied: Tied::default(),
             now_ns: 0,
             stats: MergeStats::default(),
@@ -182,80 +229,6 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
         });
     }
 
-    /// Fills the agenda and the fork tables.
-    fn plan(&mut self) {
-        let reader = self.reader;
-        let last_ns = self.ns(reader.ticks().map_or(0, |(_, last)| last));
-        let mut spans: HashMap<u32, (u64, u64)> = HashMap::new();
-        for frame in reader.frames() {
-            let span = spans.entry(frame.process).or_insert((u64::MAX, 0));
-            span.0 = span.0.min(frame.first_tick());
-            span.1 = span.1.max(frame.last_tick());
-        }
-        let included = |number: u32| {
-            self.options
-                .processes
-                .as_ref()
-                .is_none_or(|processes| processes.contains(&number))
-        };
-        let included: Vec<bool> = reader
-            .processes()
-            .iter()
-            .map(|process| included(process.number))
-            .collect();
-        self.processes = included
-            .iter()
-            .map(|included| ProcessState {
-                included: *included,
-                started: false,
-                streams: HashMap::new(),
-                forks: ForkTable::default(),
-            })
-            .collect();
-        let start_of = |process: &Process| {
-            let span = spans.get(&process.number);
-            span.map_or(process.started, |(first, _)| {
-                first.min(&process.started).to_owned()
-            })
-        };
-        // Where the end was not seen from outside, a process is taken to end at its last call; but it
-        // lived when it forked, and its children inherit then.
-        let mut last_fork: HashMap<u32, u64> = HashMap::new();
-        for child in reader.processes() {
-            if let (StartedBy::Fork, Some(parent)) = (child.started_by, child.parent) {
-                let last = last_fork.entry(parent).or_default();
-                *last = start_of(child).max(*last);
-            }
-        }
-        for (at, process) in reader.processes().iter().enumerate() {
-            if !included[at] {
-                continue;
-            }
-            self.appoint(self.ns(start_of(process)), 0, What::Start(at));
-            let last = spans.get(&process.number).map_or(0, |(_, last)| *last);
-            let fork = last_fork.get(&process.number).copied().unwrap_or(0);
-            let end_ns = self.ns(process.ended_at.max(last).max(fork));
-            if process.ended != Ended::Unknown && end_ns < last_ns {
-                self.appoint(end_ns, PHASE_END, What::End(at));
-            }
-            let parent = process
-                .parent
-                .filter(|parent| process.started_by == StartedBy::Fork && *parent < process.number)
-                .and_then(|parent| self.position(parent));
-            if let Some(parent) = parent.filter(|parent| included[*parent]) {
-                self.processes[parent].forks.add(at, process);
-            }
-        }
-        for (at, frame) in reader.frames().iter().enumerate() {
-            if self.wants(frame) {
-                self.appoint(self.ns(frame.first_tick()), 1, What::Frame(at));
-            }
-        }
-        for (at, side) in reader.sides().iter().enumerate() {
-            self.appoint(self.ns(side.first_tick), 2, What::Side(at));
-        }
-    }
-
     fn position(&self, process: u32) -> Option<usize> {
         self.reader
             .processes()
@@ -273,14 +246,30 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
     fn wants(&self, frame: &FrameEntry) -> bool {
         self.position(frame.process)
             .is_some_and(|at| self.processes[at].included)
-            && frame.segments.iter().any(|s| self.wants_thread(s.thread))
+            && frame.segments.iter().any(|s| self.wants_segment(s))
+    }
+
+    fn wants_segment(&self, segment: &SegmentEntry) -> bool {
+        self.wants_thread(segment.thread)
+            && (!self.span.cuts()
+                || self
+                    .span
+                    .touches(self.ns(segment.first_tick), self.ns(segment.last_tick)))
+    }
+
+    /// When a stream whose next segment is this one goes on, at the earliest.
+    fn begin_ns(&self, segment: &SegmentEntry) -> u64 {
+        self.ns(segment.first_tick).max(self.span.from_ns)
     }
 
     fn run(mut self) -> Result<MergeStats, ReadError> {
-        if self.reader.lacks_beginning() {
+        let from_ns = self.span.from_ns;
+        if self.reader.lacks_beginning() || from_ns > 0 {
             // What was recorded before is as unknown as what is called in a pause.
-            let mark = Mark::of_run(self.origin, MARK_START, "begins here");
-            self.consumer.mark(&mark, 0);
+            let ticks = from_ns.div_ceil(self.reader.tick_ns().max(1));
+            let tick = self.origin.saturating_add(ticks);
+            let mark = Mark::of_run(tick, MARK_START, "begins here");
+            self.consumer.mark(&mark, from_ns);
         }
         loop {
             let head = self.heap.first();
@@ -335,15 +324,18 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
             What::Side(at) => {
                 if let Some(side) = self.reader.sides().get(at) {
                     for mark in self.reader.marks(side)? {
-                        if mark.is_of_run()
-                            || self.includes(mark.process) && self.wants_thread(mark.thread)
+                        let ns = self.ns(mark.tick);
+                        if self.span.holds(ns)
+                            && (mark.is_of_run()
+                                || self.includes(mark.process) && self.wants_thread(mark.thread))
                         {
-                            self.appoint(self.ns(mark.tick), 2, What::Mark(Box::new(mark)));
+                            self.appoint(ns, 2, What::Mark(Box::new(mark)));
                         }
                     }
                     for sample in self.reader.samples(side)? {
-                        if self.includes(sample.process) {
-                            self.appoint(self.ns(sample.tick), 2, What::Sample(Box::new(sample)));
+                        let ns = self.ns(sample.tick);
+                        if self.span.holds(ns) && self.includes(sample.process) {
+                            self.appoint(ns, 2, What::Sample(Box::new(sample)));
                         }
                     }
                 }
@@ -384,7 +376,8 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
             self.start(parent, ns, None);
         }
         self.consumer.process_started(process, ns);
-        let Some(parent) = parent.filter(|_| process.started_by == StartedBy::Fork) else {
+        let is_fork = process.started_by == StartedBy::Fork && !self.processes[at].began_before;
+        let Some(parent) = parent.filter(|_| is_fork) else {
             return;
         };
         let parent_number = reader.processes()[parent].number;
@@ -414,10 +407,13 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
         let Some(process_at) = self.position(entry.process) else {
             return Ok(());
         };
-        let frame = Rc::new(self.reader.frame(entry, &mut self.scratch)?);
+        let Some(frame) = self.frames.open(self.reader, at) else {
+            return Ok(());
+        };
+        let frame = Rc::new(frame?);
         self.stats.frames += 1;
         for (n, segment) in entry.segments.iter().enumerate() {
-            if !self.wants_thread(segment.thread) {
+            if !self.wants_segment(segment) {
                 continue;
             }
             let Some(decoder) = frame.decoder(n) else {
@@ -438,7 +434,7 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
     fn open_segment(&mut self, process_at: usize, process: u32, pending: Pending) {
         let thread = pending.segment.thread;
         let key = Key {
-            ns: self.ns(pending.segment.first_tick),
+            ns: self.begin_ns(&pending.segment),
             process,
             thread,
             slot: 0,
@@ -451,7 +447,7 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
                     .queue
                     .partition_point(|other| other.segment.first_ordinal <= ordinal);
                 stream.queue.insert(at, pending);
-                if at == 0 && stream.at == stream.events.len() {
+                if at == 0 && stream.steps.left().is_empty() {
                     let slot = slot as u32;
                     self.heap.lower(|key| key.slot == slot, Key { slot, ..key });
                 }
@@ -462,8 +458,7 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
         let stream = Stream {
             current: None,
             queue: VecDeque::from([pending]),
-            events: Vec::new(),
-            at: 0,
+            steps: Steps::default(),
             process,
             thread,
             process_at,
@@ -490,17 +485,15 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
     /// Decodes the next block of a stream whose events are all delivered, unless its next segment
     /// begins at `limit_ns` or later.
     fn refill(&mut self, stream: &mut Stream, limit_ns: u64) -> Result<Refill, ReadError> {
-        if stream.events.capacity() == 0 {
-            stream.events = self.buffers.pop().unwrap_or_default();
+        if !stream.steps.has_room() {
+            stream.steps = self.buffers.pop().unwrap_or_default();
         }
-        stream.events.clear();
-        stream.at = 0;
         while stream.current.as_ref().is_none_or(|(_, d)| d.left() == 0) {
             stream.current = None;
             let Some(next) = stream.queue.front() else {
                 return Ok(Refill::Exhausted);
             };
-            let ns = self.ns(next.segment.first_tick);
+            let ns = self.begin_ns(&next.segment);
             if ns >= limit_ns {
                 return Ok(Refill::NotBefore(ns));
             }
@@ -517,21 +510,39 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
         };
         let block = decoder.left().min(BLOCK_CALLS);
         stream.decoded = stream.decoded.saturating_add(block);
+        // What is before the window keeps its time, to be left out for it.
+        let is_before = stream.clock_ns < self.span.from_ns;
         let mut clock = Clock {
             origin: self.origin,
             tick_ns: self.reader.tick_ns(),
-            latest_ns: stream.clock_ns.max(self.now_ns),
+            latest_ns: stream.clock_ns.max(if is_before { 0 } else { self.now_ns }),
         };
         let (process, thread) = (stream.process, stream.thread);
-        let events = &mut stream.events;
-        let decoded = decoder.decode(frame.columns(), BLOCK_CALLS, |call| {
-            push_steps(events, call, &mut clock, process, thread);
+        stream.steps.make_room(block as usize);
+        let decoded = stream.steps.fill(|room| {
+            let mut at = 0;
+            let put = |call: &Call| at = put_steps(room, at, call, &mut clock, process, thread);
+            decoder
+                .decode(frame.columns(), BLOCK_CALLS, put)
+                .map(|()| at)
         });
         if let Err(found) = decoded {
             let offset = self.offset_of(process, frame);
             return Err(self.reader.damaged(offset, "the frame of events", found));
         }
         stream.clock_ns = clock.latest_ns;
+        if self.span.cuts() && (is_before || clock.latest_ns >= self.span.to_ns) {
+            let cut = self.span.cut(stream.steps.left());
+            stream.ordinal = stream.ordinal.saturating_add(cut.before);
+            stream.decoded = stream.decoded.saturating_sub(cut.behind);
+            for event in stream.steps.keep(cut.kept) {
+                event.time_ns = event.time_ns.max(self.now_ns);
+            }
+            if cut.ended {
+                stream.current = None;
+                stream.queue.clear();
+            }
+        }
         Ok(Refill::Events)
     }
 
@@ -552,22 +563,28 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
             return Ok(());
         };
         loop {
+            let pending = stream.steps.left();
             let inheriting = self.processes[stream.process_at].forks.inheriting();
-            let mut ordinal = stream.ordinal;
-            let pending = stream.events.get(stream.at..).unwrap_or_default();
-            let mut delivered = 0;
-            for event in pending {
-                if event.time_ns >= limit_ns || ordinal >= stream.stop || inheriting {
-                    break;
-                }
-                self.consumer.event(event);
-                ordinal = ordinal.saturating_add(u64::from(event.counts()));
-                delivered += 1;
+            let ready = if inheriting {
+                0
+            } else {
+                ready(
+                    pending,
+                    limit_ns,
+                    stream.stop.saturating_sub(stream.ordinal),
+                )
+            };
+            if let Some(events) = pending.get(..ready).filter(|events| !events.is_empty()) {
+                self.consumer.events(events);
+                stream.ordinal = if ready == pending.len() {
+                    stream.decoded
+                } else {
+                    stream.ordinal.saturating_add(calls(events))
+                };
+                stream.steps.pass(ready);
+                self.stats.events += ready as u64;
             }
-            stream.ordinal = ordinal;
-            stream.at += delivered;
-            self.stats.events += delivered as u64;
-            match stream.events.get(stream.at) {
+            match stream.steps.next() {
                 Some(event) if event.time_ns >= limit_ns => {
                     self.heap.replace_first(Key {
                         ns: event.time_ns,
@@ -578,7 +595,7 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
                 }
                 Some(event) => {
                     let event = *event;
-                    stream.at += 1;
+                    stream.steps.pass(1);
                     self.deliver(&mut stream, &event);
                 }
                 None => {
@@ -597,7 +614,7 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
                     }
                     // A block at a time, so that progress is told also where nothing interrupts.
                     if self.options.progress.is_some()
-                        && let Some(event) = stream.events.first()
+                        && let Some(event) = stream.steps.next()
                     {
                         self.heap.replace_first(Key {
                             ns: event.time_ns,
@@ -642,14 +659,15 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
         let state = &mut self.processes[stream.process_at];
         state.streams.remove(&stream.thread);
         state.forks.closed(stream.thread, stream.ordinal);
-        stream.events.clear();
-        self.buffers.push(stream.events);
+        if stream.steps.has_room() {
+            stream.steps.keep(0..0);
+            self.buffers.push(stream.steps);
+        }
         self.slots_free.push(slot);
     }
 
     /// Several threads of a process have events at the same tick: [`crate::tie`] has the order.
     fn tie(&mut self, head: Key) -> Result<(), ReadError> {
-        self.stats.ties += 1;
         let mut tied = std::mem::take(&mut self.tied);
         while let Some(key) = self.heap.first() {
             if key.ns != head.ns || key.process != head.process {
@@ -665,6 +683,9 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
             tied.ends.push((from, tied.events.len()));
             tied.streams.push((key, stream));
         }
+        // A stream of which the window leaves less than its segment says may have nothing yet.
+        let busy = tied.ends.iter().filter(|(from, to)| from < to).count();
+        self.stats.ties += u64::from(busy > 1);
         if let Some((_, first)) = tied.streams.first()
             && self.processes[first.process_at].forks.any()
         {
@@ -699,9 +720,9 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
             }
         }
         for (key, stream) in tied.streams.drain(..) {
-            let decoded = stream.events.get(stream.at).map(|event| event.time_ns);
-            let queued = stream.queue.front().map(|next| next.segment.first_tick);
-            match decoded.or(queued.map(|tick| self.ns(tick))) {
+            let decoded = stream.steps.next().map(|event| event.time_ns);
+            let queued = stream.queue.front();
+            match decoded.or(queued.map(|next| self.begin_ns(&next.segment))) {
                 Some(ns) => {
                     self.streams[key.slot as usize] = Some(stream);
                     self.heap.push(Key { ns, ..key });
@@ -731,10 +752,10 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
         list: &mut Vec<Event>,
     ) -> Result<(), ReadError> {
         loop {
-            match stream.events.get(stream.at) {
+            match stream.steps.next() {
                 Some(event) if event.time_ns <= ns => {
                     list.push(*event);
-                    stream.at += 1;
+                    stream.steps.pass(1);
                 }
                 Some(_) => return Ok(()),
                 None => match self.refill(stream, ns.saturating_add(1))? {
@@ -744,4 +765,23 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
             }
         }
     }
+}
+
+/// How many of `pending` may be delivered: those before `limit_ns`, and no more than `calls_max` calls.
+/// Looks at the last event alone where all may, as is the rule for a thread that runs alone.
+#[inline]
+fn ready(pending: &[Event], limit_ns: u64, calls_max: u64) -> usize {
+    let all_before = pending.last().is_some_and(|last| last.time_ns < limit_ns);
+    if all_before && pending.len() as u64 <= calls_max {
+        return pending.len();
+    }
+    let mut left = calls_max;
+    pending
+        .iter()
+        .take_while(|event| {
+            let goes = event.time_ns < limit_ns && left > 0;
+            left = left.saturating_sub(u64::from(event.counts()));
+            goes
+        })
+        .count()
 }

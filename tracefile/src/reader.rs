@@ -9,6 +9,7 @@ use crate::index::{self, END_PAYLOAD_BYTES, FrameEntry, Index, SideEntry};
 use crate::model::{Mark, Process, RunInfo, Sample};
 use crate::record;
 use crate::scan::{self, RECORD_BYTES_MAX, Scan};
+use crate::stream::nanoseconds;
 use crate::writer::{FILE_HEADER_BYTES, FILE_MAGIC, FILE_VERSION};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -305,6 +306,38 @@ impl TraceReader {
         let first = self.index.frames.iter().map(FrameEntry::first_tick).min()?;
         let last = self.index.frames.iter().map(FrameEntry::last_tick).max()?;
         Some((first, last))
+    }
+
+    /// The time of `tick` as consumers are told it: nanoseconds since the run's first record.
+    pub fn ns(&self, tick: u64) -> u64 {
+        let origin = self.ticks().map_or(0, |(first, _)| first);
+        nanoseconds(tick, origin, self.tick_ns)
+    }
+
+    /// All marks with their times ([`TraceReader::ns`]), in the order of the times. Reads no events.
+    ///
+    /// # Errors
+    /// When a frame of marks can't be read or is damaged.
+    pub fn all_marks(&self) -> Result<Vec<(u64, Mark)>, ReadError> {
+        let origin = self.ticks().map_or(0, |(first, _)| first);
+        let mut marks = Vec::new();
+        for side in self.sides() {
+            let timed = |mark: Mark| (nanoseconds(mark.tick, origin, self.tick_ns), mark);
+            marks.extend(self.marks(side)?.into_iter().map(timed));
+        }
+        marks.sort_by_key(|(ns, _)| *ns);
+        Ok(marks)
+    }
+
+    /// When the first mark of this name was set, in nanoseconds since the run's first record: an end
+    /// of [`crate::MergeOptions::window`].
+    ///
+    /// # Errors
+    /// As [`TraceReader::all_marks`].
+    pub fn mark_named(&self, name: &str) -> Result<Option<u64>, ReadError> {
+        let marks = self.all_marks()?;
+        let found = marks.iter().find(|(_, mark)| mark.name == name);
+        Ok(found.map(|(ns, _)| *ns))
     }
 
     /// Calls of a thread up to the end of its last frame: where recovery goes on.
