@@ -314,6 +314,12 @@ impl Pages {
         census.look(&self.table, &span, fact.bytes, fact.life_ns);
     }
 
+    /// Starts to fetch what a later fact about a block at `address` needs.
+    #[inline(always)]
+    pub(crate) fn fetch(&self, address: u64) {
+        self.table.fetch(address >> table::PAGE_SHIFT);
+    }
+
     /// Whether [`Pages::walk`] is to be called before the next fact: the bytes of pages that are not
     /// live are a quarter more than at the last walk (1 MiB at first), and at least half as many
     /// calls have been made since as blocks live. So walks look at two blocks a call at most, and

@@ -13,9 +13,9 @@ pub trait Consumer {
     /// One event ([`Event`] tells what its halves mean).
     fn event(&mut self, event: &Event);
 
-    /// Several events that follow each other with nothing in between, at least one: as
+    /// Several events of one thread that follow each other with nothing in between, at least one: as
     /// [`Consumer::event`] of each. What a thread does while no other one does anything comes in this
-    /// way, a block of up to a few hundred at a time; everything else comes one by one.
+    /// way, a few hundred or thousand at a time at most; how many come together says nothing.
     fn events(&mut self, events: &[Event]) {
         for event in events {
             self.event(event);

@@ -3,7 +3,9 @@
 //! A frame is opened when its first tick is reached, a thread's stream decoded in blocks of
 //! [`BLOCK_CALLS`] and dropped when it is exhausted, so memory grows with the threads that are busy
 //! at the same time, not with the threads of the run. Forks are told by `fork.rs`; `span.rs` has the
-//! window of time, `relay.rs` and `ahead.rs` the help of other threads.
+//! window of time, `relay.rs` and `ahead.rs` the help of other threads; `merge/plan.rs` what there is to do.
+
+mod plan;
 
 use crate::agenda::{Appointment, PHASE_END, What};
 use crate::ahead::Frames;
@@ -14,7 +16,7 @@ use crate::fork::{Due, ForkTable};
 use crate::frame::Frame;
 use crate::heap::Heap;
 use crate::index::{FrameEntry, SegmentEntry};
-use crate::model::{Call, Ended, Mark, Process, StartedBy};
+use crate::model::{Call, Mark, StartedBy};
 use crate::reader::TraceReader;
 use crate::relay;
 use crate::span::Span;
@@ -225,133 +227,6 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
             order,
             what,
         });
-    }
-
-    /// Fills the agenda and the fork tables.
-    fn plan(&mut self) {
-        let reader = self.reader;
-        let last_ns = self.ns(reader.ticks().map_or(0, |(_, last)| last));
-        let mut spans: HashMap<u32, (u64, u64)> = HashMap::new();
-        for frame in reader.frames() {
-            let span = spans.entry(frame.process).or_insert((u64::MAX, 0));
-            span.0 = span.0.min(frame.first_tick());
-            span.1 = span.1.max(frame.last_tick());
-        }
-        let wanted = |number: u32| {
-            self.options
-                .processes
-                .as_ref()
-                .is_none_or(|processes| processes.contains(&number))
-        };
-        let start_of = |process: &Process| {
-            let span = spans.get(&process.number);
-            span.map_or(process.started, |(first, _)| {
-                first.min(&process.started).to_owned()
-            })
-        };
-        // Where the end was not seen from outside, a process is taken to end at its last call; but it
-        // lived when it forked, and its children inherit then.
-        let mut last_fork: HashMap<u32, u64> = HashMap::new();
-        for child in reader.processes() {
-            if let (StartedBy::Fork, Some(parent)) = (child.started_by, child.parent) {
-                let last = last_fork.entry(parent).or_default();
-                *last = start_of(child).max(*last);
-            }
-        }
-        let end_of = |process: &Process| {
-            let last = spans.get(&process.number).map_or(0, |(_, last)| *last);
-            let fork = last_fork.get(&process.number).copied().unwrap_or(0);
-            process.ended_at.max(last).max(fork)
-        };
-        let span = self.span;
-        self.processes = reader
-            .processes()
-            .iter()
-            .map(|process| {
-                let start_ns = self.ns(start_of(process));
-                // A collector sees every end: without one the process lives to the end of the run.
-                let lives_on = process.ended == Ended::Unknown && reader.info().collected;
-                let end_ns = match lives_on {
-                    true => u64::MAX,
-                    false => self.ns(end_of(process)),
-                };
-                ProcessState {
-                    included: wanted(process.number)
-                        && (span.touches(start_ns, end_ns.max(start_ns)) || !span.cuts()),
-                    started: false,
-                    began_before: start_ns < span.from_ns,
-                    streams: HashMap::new(),
-                    forks: ForkTable::default(),
-                }
-            })
-            .collect();
-        for (at, process) in reader.processes().iter().enumerate() {
-            if !self.processes[at].included {
-                continue;
-            }
-            let start_ns = self.ns(start_of(process)).max(span.from_ns);
-            self.appoint(start_ns, 0, What::Start(at));
-            let end_ns = self.ns(end_of(process));
-            if process.ended != Ended::Unknown && end_ns < last_ns && end_ns < span.to_ns {
-                self.appoint(end_ns, PHASE_END, What::End(at));
-            }
-            let parent = process
-                .parent
-                .filter(|parent| process.started_by == StartedBy::Fork && *parent < process.number)
-                .and_then(|parent| self.position(parent))
-                .filter(|parent| self.processes[*parent].included);
-            if let Some(parent) = parent.filter(|_| !self.processes[at].began_before) {
-                self.processes[parent].forks.add(at, process);
-            }
-        }
-        if span.from_ns > 0 {
-            self.pass_what_is_before();
-        }
-        for (at, frame) in reader.frames().iter().enumerate() {
-            if self.wants(frame) {
-                let ns = self.ns(frame.first_tick()).max(span.from_ns);
-                self.appoint(ns, 1, What::Frame(at));
-            }
-        }
-        for (at, side) in reader.sides().iter().enumerate() {
-            let ns = self.ns(side.first_tick);
-            if ns < span.to_ns {
-                // Nothing tells how long it lasts.
-                self.appoint(ns.max(span.from_ns), 2, What::Side(at));
-            }
-        }
-    }
-
-    /// Counts the calls before the window that no stream will bring: forks within it are due by
-    /// numbers of calls.
-    fn pass_what_is_before(&mut self) {
-        for frame in self.reader.frames() {
-            let Some(at) = self.position(frame.process) else {
-                continue;
-            };
-            for segment in &frame.segments {
-                if self.ns(segment.last_tick) < self.span.from_ns {
-                    let end = segment.first_ordinal.saturating_add(segment.count);
-                    let forks = &mut self.processes[at].forks;
-                    let passed = forks.delivered(segment.thread).max(end);
-                    forks.closed(segment.thread, passed);
-                }
-            }
-        }
-    }
-
-    /// The frames of the agenda in the order in which they will be opened.
-    fn opening_order(&self) -> Vec<usize> {
-        let mut order: Vec<_> = self
-            .agenda
-            .iter()
-            .filter_map(|appointment| match appointment.what {
-                What::Frame(at) => Some((appointment.key(), at)),
-                _ => None,
-            })
-            .collect();
-        order.sort_unstable();
-        order.into_iter().map(|(_, at)| at).collect()
     }
 
     fn position(&self, process: u32) -> Option<usize> {
@@ -611,7 +486,7 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
     /// begins at `limit_ns` or later.
     fn refill(&mut self, stream: &mut Stream, limit_ns: u64) -> Result<Refill, ReadError> {
         if !stream.steps.has_room() {
-            stream.steps = self.buffers.pop().unwrap_or_else(Steps::new);
+            stream.steps = self.buffers.pop().unwrap_or_default();
         }
         while stream.current.as_ref().is_none_or(|(_, d)| d.left() == 0) {
             stream.current = None;
@@ -643,6 +518,7 @@ impl<'r, 'c, 'o, C: Consumer> Merge<'r, 'c, 'o, C> {
             latest_ns: stream.clock_ns.max(if is_before { 0 } else { self.now_ns }),
         };
         let (process, thread) = (stream.process, stream.thread);
+        stream.steps.make_room(block as usize);
         let decoded = stream.steps.fill(|room| {
             let mut at = 0;
             let put = |call: &Call| at = put_steps(room, at, call, &mut clock, process, thread);

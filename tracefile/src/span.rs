@@ -97,7 +97,8 @@ mod tests {
             let (mut tick, mut all, mut wanted) = (0, Vec::new(), Vec::new());
             let steps_of = |call: &Call| {
                 let mut clock = Clock { origin: 0, tick_ns: 1, latest_ns: 0 };
-                let mut steps = Steps::new();
+                let mut steps = Steps::default();
+                steps.make_room(1);
                 steps.fill(|room| Ok::<_, ()>(put_steps(room, 0, call, &mut clock, 0, 0))).unwrap();
                 steps.left().to_vec()
             };

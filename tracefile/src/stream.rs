@@ -1,6 +1,6 @@
 //! A thread's stream while it is merged, and the steps that its calls become.
 
-use crate::codec::{BATCH, Decoder};
+use crate::codec::Decoder;
 use crate::frame::Frame;
 use crate::index::SegmentEntry;
 use crate::model::Call;
@@ -48,7 +48,7 @@ pub(crate) fn nanoseconds(tick: u64, origin: u64, tick_ns: u64) -> u64 {
 }
 
 /// The steps of the calls decoded last, as far as they are not delivered. The room is as long as the
-/// steps of a block can be and stays as it is, so that a step is stored without any care for it.
+/// steps of the largest block so far can be, so that a step is stored without any care for it.
 #[derive(Default)]
 pub(crate) struct Steps {
     room: Box<[Event]>,
@@ -56,27 +56,27 @@ pub(crate) struct Steps {
     end: usize,
 }
 
+/// What room is filled with.
+const NO_EVENT: Event = Event {
+    time_ns: 0,
+    address: 0,
+    old_address: 0,
+    requested_bytes: 0,
+    usable_bytes: 0,
+    caller: 0,
+    process: 0,
+    thread: 0,
+    entry: Entry::Malloc,
+    step: Step::Alloc,
+    align_log2: 0,
+    flags: 0,
+};
+
 impl Steps {
-    /// Empty, with room for a block.
-    pub(crate) fn new() -> Steps {
-        let none = Event {
-            time_ns: 0,
-            address: 0,
-            old_address: 0,
-            requested_bytes: 0,
-            usable_bytes: 0,
-            caller: 0,
-            process: 0,
-            thread: 0,
-            entry: Entry::Malloc,
-            step: Step::Alloc,
-            align_log2: 0,
-            flags: 0,
-        };
-        Steps {
-            room: vec![none; 2 * BATCH].into_boxed_slice(),
-            at: 0,
-            end: 0,
+    /// Makes room for the steps of so many calls.
+    pub(crate) fn make_room(&mut self, calls: usize) {
+        if self.room.len() < 2 * calls {
+            self.room = vec![NO_EVENT; 2 * calls].into_boxed_slice();
         }
     }
 

@@ -251,7 +251,7 @@ proptest! {
         let run = true_run(seed, 3, 3, 300, 3);
         let reader = open_bytes(&run.to_trace()).unwrap();
         let mut part = Log::default();
-        let options = MergeOptions { processes: Some(vec![process]), threads: Some(vec![thread]), progress: None };
+        let options = MergeOptions { processes: Some(vec![process]), threads: Some(vec![thread]), ..MergeOptions::default() };
         reader.merge_with(&mut part, options).unwrap();
         let mut whole = Log::default();
         let mut told = 0;

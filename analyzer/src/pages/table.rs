@@ -1,6 +1,8 @@
 //! Which pages hold parts of live blocks: how many blocks and how many of their bytes each page
 //! holds. Open addressing by the number of the page; eight neighbours share one cache line.
 
+use crate::prefetch::prefetch_at;
+
 /// Binary logarithm of the bytes of a page.
 pub(crate) const PAGE_SHIFT: u32 = 12;
 /// Bytes of a page.
@@ -8,6 +10,12 @@ pub const PAGE_BYTES: u64 = 1 << PAGE_SHIFT;
 
 const NEIGHBOURS: usize = 8;
 const LINES_MIN: usize = 4;
+
+/// Where the search for a key begins, modulo the lines.
+#[inline]
+fn home(key: u64) -> usize {
+    (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize
+}
 
 /// What a page holds: live blocks that begin or end in it, and their bytes in it. A page of an
 /// allocator has at most 4,096 of each, so both fit in one word. Where blocks overlap, bytes
@@ -67,11 +75,18 @@ pub(crate) struct Table {
 }
 
 impl Table {
+    /// Starts to fetch the line of a page.
+    #[inline(always)]
+    pub fn fetch(&self, page: u64) {
+        let mask = self.lines.len().wrapping_sub(1);
+        prefetch_at(&self.lines, home((page >> 3) + 1) & mask);
+    }
+
     /// Place of the line of a key: where it is, or where it would be.
     #[inline]
     fn place(&self, key: u64) -> usize {
         let mask = self.lines.len() - 1;
-        let mut at = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize & mask;
+        let mut at = home(key) & mask;
         while self.lines[at].key != key && self.lines[at].key != 0 {
             at = (at + 1) & mask;
         }
