@@ -151,7 +151,7 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
 }
 
 /// A bar on the terminal for work that takes longer than a moment.
-struct Progress {
+pub(super) struct Progress {
     began: Instant,
     looked_at: u64,
     total: u64,
@@ -159,7 +159,7 @@ struct Progress {
 }
 
 impl Progress {
-    fn new(total: u64) -> Progress {
+    pub(super) fn new(total: u64) -> Progress {
         Progress {
             began: Instant::now(),
             looked_at: 0,
@@ -168,7 +168,7 @@ impl Progress {
         }
     }
 
-    fn show(&mut self, events: u64) {
+    pub(super) fn show(&mut self, events: u64) {
         if events - self.looked_at < PROGRESS_EVENTS {
             return;
         }
@@ -188,7 +188,7 @@ impl Progress {
         }
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
