@@ -1,6 +1,7 @@
 //! `rmtrace dump`: the merged events, one a line.
 
 use super::info::{ended, finish, started_by, warn_of_damage};
+use super::select::Part;
 use rmtrace::file::model::{Ended, Mark, Process, Sample};
 use rmtrace::file::{Consumer, MergeOptions};
 use rmtrace::format::{Event, Step};
@@ -18,12 +19,8 @@ pub struct Args {
     /// End after so many lines of events.
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
-    /// Only the process of this number.
-    #[arg(long, value_name = "P")]
-    process: Option<u32>,
-    /// Only the thread of this number, in each process.
-    #[arg(long, value_name = "T")]
-    thread: Option<u32>,
+    #[command(flatten)]
+    part: Part,
     /// A JSON object a line, integers exact.
     #[arg(long)]
     json_lines: bool,
@@ -32,14 +29,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let reader = rmtrace::file::open(&args.trace)?;
-    if let Some(process) = args.process
-        && reader.process(process).is_none()
-    {
-        anyhow::bail!(
-            "{}: no process {process}; `rmtrace info` lists those it has",
-            args.trace.display()
-        );
-    }
+    let selected = args.part.resolve(&reader)?;
     let done = Cell::new(args.limit == Some(0));
     let mut dump = Dump {
         out: io::BufWriter::with_capacity(1 << 16, io::stdout().lock()),
@@ -59,10 +49,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         false => ControlFlow::Continue(()),
     };
     let options = MergeOptions {
-        processes: args.process.map(|process| vec![process]),
-        threads: args.thread.map(|thread| vec![thread]),
+        // Not those it inherited from: their events are not wanted.
+        processes: selected.process.map(|process| vec![process]),
         progress: Some(&mut progress),
-        ..MergeOptions::default()
+        ..selected.merge(&reader)
     };
     reader.merge_with(&mut dump, options)?;
     finish(dump.written.and_then(|()| dump.out.flush()))?;

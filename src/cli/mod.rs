@@ -10,6 +10,7 @@ mod bytes;
 pub mod ctl;
 mod descendants;
 pub mod dump;
+pub mod export;
 pub mod info;
 pub mod pack;
 mod program;
@@ -50,6 +51,7 @@ enum Command {
     Dump(dump::Args),
     Verify(verify::Args),
     Analyze(analyze::Args),
+    Export(export::Args),
     /// Print completions for a shell
     #[command(hide = true)]
     Completions {
@@ -74,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Dump(args) => dump::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Analyze(args) => analyze::run(args),
+        Command::Export(args) => export::run(args),
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,

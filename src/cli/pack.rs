@@ -6,7 +6,7 @@ use anyhow::Context;
 use rmtrace::collector::remove;
 use rmtrace::file::gather::lease::{self, Lease};
 use rmtrace::file::gather::run_dir::JOURNAL_NAME;
-use rmtrace::file::gather::{PackOptions, is_trace, pack, repack};
+use rmtrace::file::gather::{PackOptions, RepackOptions, is_trace, pack, repack};
 use rmtrace::format::spool::{POOL_NAME, SPOOL_SUFFIX};
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write};
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// Make one trace file of a run directory, or a smaller one of a trace.
 ///
 /// RUN is the directory that LD_PRELOAD=librmtrace.so left, or the one beside a trace (FILE.rmspool)
-/// whose recording did not end: then FILE is continued. With --small or --anonymous it may be a trace,
+/// whose recording did not end: then FILE is continued. With --small, --anonymous or --process it may be a trace,
 /// which stays as it is.
 #[derive(clap::Args)]
 pub struct Args {
@@ -33,6 +33,9 @@ pub struct Args {
     /// Compress for keeping: some 30 times slower, a tenth to two fifths smaller; read as fast
     #[arg(long)]
     small: bool,
+    /// Of a trace only the process of this number, with those that it inherited blocks from
+    #[arg(long, value_name = "P", conflicts_with = "remove")]
+    process: Option<u32>,
     /// Remove the run directory and its pool afterwards
     #[arg(long)]
     remove: bool,
@@ -79,18 +82,18 @@ fn is_in_use(run: &Path) -> bool {
 
 /// A file that gets its name when it is complete, so that a trace that is continued can be replaced by
 /// its continuation.
-struct Part {
+pub(super) struct Part {
     path: PathBuf,
 }
 
 impl Part {
-    fn of(output: &Path, ending: &str) -> Part {
+    pub(super) fn of(output: &Path, ending: &str) -> Part {
         let mut path = output.as_os_str().to_owned();
         path.push(ending);
         Part { path: path.into() }
     }
 
-    fn create(&self) -> anyhow::Result<File> {
+    pub(super) fn create(&self) -> anyhow::Result<File> {
         OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -99,12 +102,12 @@ impl Part {
             .with_context(|| format!("{} can't be made", self.path.display()))
     }
 
-    fn remove(&self) {
+    pub(super) fn remove(&self) {
         let _ = std::fs::remove_file(&self.path);
     }
 
     /// Gives it its name; with `safe` after it has reached the disk.
-    fn complete(&self, file: &File, output: &Path, safe: bool) -> anyhow::Result<u64> {
+    pub(super) fn complete(&self, file: &File, output: &Path, safe: bool) -> anyhow::Result<u64> {
         if safe {
             file.sync_all()
                 .with_context(|| format!("{} can't be made safe", self.path.display()))?;
@@ -138,12 +141,23 @@ fn clear_progress(quiet: bool) {
 /// Writes the trace `from` to `output` with its columns compressed anew.
 fn repack_file(from: &Path, output: &Path, args: &Args) -> anyhow::Result<u64> {
     let reader = rmtrace::file::open(from)?;
+    if let Some(process) = args.process
+        && reader.process(process).is_none()
+    {
+        anyhow::bail!(
+            "{}: no process {process}; `rmtrace info` lists those it has",
+            from.display()
+        );
+    }
     let part = Part::of(output, ".part");
     let file = part.create()?;
     let packed = repack(
         &reader,
         file,
-        args.anonymous,
+        RepackOptions {
+            anonymous: args.anonymous,
+            process: args.process,
+        },
         &mut progress(args.quiet, "making it small"),
     );
     clear_progress(args.quiet);
@@ -159,9 +173,9 @@ fn repack_file(from: &Path, output: &Path, args: &Args) -> anyhow::Result<u64> {
 /// `rmtrace pack` of what is a trace already.
 fn run_on_trace(args: &Args) -> anyhow::Result<ExitCode> {
     let from = args.run.as_path();
-    if !args.small && !args.anonymous {
+    if !args.small && !args.anonymous && args.process.is_none() {
         anyhow::bail!(
-            "{}: is a trace already; --small makes it smaller, --anonymous leaves names out",
+            "{}: is a trace already; --small makes it smaller, --anonymous leaves names out, --process the rest",
             from.display()
         );
     }
@@ -170,10 +184,10 @@ fn run_on_trace(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let output = match &args.output {
         Some(output) => output.clone(),
-        None => from.with_extension(if args.small {
-            "small.rmt"
-        } else {
-            "anonymous.rmt"
+        None => from.with_extension(match (args.process, args.small) {
+            (Some(process), _) => format!("process-{process}.rmt"),
+            (None, true) => "small.rmt".to_owned(),
+            (None, false) => "anonymous.rmt".to_owned(),
         }),
     };
     let before = from.metadata().map_or(0, |m| m.len());
@@ -193,6 +207,12 @@ fn run_on_trace(args: &Args) -> anyhow::Result<ExitCode> {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if is_trace(&args.run) {
         return run_on_trace(&args);
+    }
+    if args.process.is_some() {
+        anyhow::bail!(
+            "{}: --process is for traces; pack the run first",
+            args.run.display()
+        );
     }
     let output = match &args.output {
         Some(output) => output.clone(),

@@ -10,9 +10,27 @@ use rmtrace::format::Kind;
 use std::ops::Range;
 use std::str::FromStr;
 
-/// The part of a trace to look at.
+/// Which blocks, of which part of a trace.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct Selection {
+    #[command(flatten)]
+    pub part: Part,
+    #[command(flatten)]
+    pub which: Which,
+}
+
+impl Selection {
+    /// Looks everything up in the trace.
+    pub fn resolve(&self, reader: &TraceReader) -> anyhow::Result<Selected> {
+        let mut selected = self.part.resolve(reader)?;
+        self.which.add_to(&mut selected);
+        Ok(selected)
+    }
+}
+
+/// The part of a trace to look at.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct Part {
     /// Only this process: its number in the trace, its pid, its name or its role
     #[arg(long, value_name = "P", help_heading = "Which part")]
     pub process: Option<String>,
@@ -30,6 +48,11 @@ pub struct Selection {
     /// Only calls before this moment
     #[arg(long, value_name = "WHEN", help_heading = "Which part")]
     pub to: Option<When>,
+}
+
+/// The blocks to look at.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct Which {
     /// Only blocks of this many bytes at first: LOW..HIGH (HIGH excluded), either may be missing; 4K, 1M
     #[arg(long, value_name = "LOW..HIGH", help_heading = "Which part", value_parser = sizes)]
     pub size: Option<Range<u64>>,
@@ -90,7 +113,7 @@ pub struct Selected {
     pub remarks: Vec<String>,
 }
 
-impl Selection {
+impl Part {
     /// Looks everything up in the trace.
     pub fn resolve(&self, reader: &TraceReader) -> anyhow::Result<Selected> {
         let process = match &self.process {
@@ -133,6 +156,17 @@ impl Selection {
             });
             selected.window = Some(from..to);
         }
+        Ok(selected)
+    }
+}
+
+impl Which {
+    /// Whether all blocks are wanted.
+    pub fn is_all(&self) -> bool {
+        self.size.is_none() && self.kind.is_none()
+    }
+
+    fn add_to(&self, selected: &mut Selected) {
         if let Some(sizes) = &self.size {
             selected.remarks.push(match sizes.end {
                 u64::MAX => format!("only blocks of {} bytes and more", sizes.start),
@@ -149,7 +183,6 @@ impl Selection {
                 _ => Kind::Memalign,
             });
         }
-        Ok(selected)
     }
 }
 

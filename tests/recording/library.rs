@@ -89,6 +89,10 @@ fn arrows_between_the_crates() {
         arrows("rmtrace-analyzer"),
         set(&["rmtrace-format", "rmtrace-file"])
     );
+    assert_eq!(
+        arrows("rmtrace-export"),
+        set(&["rmtrace-format", "rmtrace-file", "rmtrace-analyzer"])
+    );
     let of_root = set(&["rmtrace-format", "rmtrace-file", "rmtrace-analyzer"]);
     assert!(arrows("rmtrace").is_superset(&of_root));
     assert!(!arrows("rmtrace").contains("rmtrace-interpose"));

@@ -7,6 +7,7 @@ pub mod codec;
 pub mod column;
 pub mod consumer;
 pub mod error;
+pub mod events;
 mod fork;
 pub mod frame;
 pub mod gather;
@@ -30,6 +31,7 @@ pub mod writer;
 
 pub use consumer::Consumer;
 pub use error::{Damage, ReadError, WriteError};
+pub use events::Events;
 pub use frame::{EncodedFrame, WindowEncoder};
 pub use merge::{MergeOptions, MergeStats};
 pub use model::*;

@@ -2,10 +2,10 @@
 
 mod common;
 
-use common::{Run, all_calls, any_call, in_order, open_bytes, thread_of};
+use common::{Run, all_calls, any_call, in_order, open_bytes, thread_of, true_run};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use rmtrace_file::gather::{is_trace, repack};
+use rmtrace_file::gather::{RepackOptions, is_trace, repack};
 use rmtrace_file::model::*;
 use rmtrace_file::verify::verify;
 
@@ -60,7 +60,7 @@ proptest! {
     ) {
         let before = open_bytes(&run_of(threads, window_calls).to_trace()).unwrap();
         let mut reported = 0;
-        let bytes = repack(&before, Vec::new(), false, &mut |calls| reported = calls).unwrap();
+        let bytes = repack(&before, Vec::new(), RepackOptions::default(), &mut |calls| reported = calls).unwrap();
         prop_assert_eq!(reported, before.calls());
         let after = open_bytes(&bytes).unwrap();
         prop_assert_eq!(after.damage(), []);
@@ -96,7 +96,7 @@ fn repeating() -> Run {
 fn it_is_smaller() {
     let bytes = repeating().to_trace();
     let before = open_bytes(&bytes).unwrap();
-    let small = repack(&before, Vec::new(), false, &mut |_| {}).unwrap();
+    let small = repack(&before, Vec::new(), RepackOptions::default(), &mut |_| {}).unwrap();
     assert!(small.len() < bytes.len(), "{} {}", small.len(), bytes.len());
 }
 
@@ -107,7 +107,11 @@ fn names_are_left_out_where_wanted() {
     assert!(
         bytes.windows(6).any(|w| w == b"secret") || !before.processes()[0].arguments.is_empty()
     );
-    let bytes = repack(&before, Vec::new(), true, &mut |_| {}).unwrap();
+    let options = RepackOptions {
+        anonymous: true,
+        ..RepackOptions::default()
+    };
+    let bytes = repack(&before, Vec::new(), options, &mut |_| {}).unwrap();
     let after = open_bytes(&bytes).unwrap();
     assert!(after.info().command.is_empty());
     assert_eq!(after.info().realtime_ns, 0);
@@ -118,11 +122,62 @@ fn names_are_left_out_where_wanted() {
 }
 
 #[test]
+fn a_process_is_kept_with_those_it_inherited_from() {
+    // 0 spawned 1, which forked 2; 3 is a stranger.
+    let mut run = true_run(7, 4, 2, 300, 5);
+    run.processes[1].parent = Some(0);
+    run.processes[1].started_by = StartedBy::Spawn;
+    run.processes[2].parent = Some(1);
+    run.processes[2].started_by = StartedBy::Fork;
+    run.processes[2].fork_positions = vec![(1, 50)];
+    for process in 0..4 {
+        run.samples.push(Sample {
+            tick: 6,
+            process,
+            anonymous_bytes: 4096,
+            file_bytes: 1,
+            shared_bytes: 2,
+            virtual_bytes: 3,
+        });
+    }
+    run.marks.push(Mark::of_run(2, 7, "half"));
+    run.marks.push(Mark {
+        process: 3,
+        ..Mark::of_run(2, 4, "of a stranger")
+    });
+    let before = open_bytes(&run.to_trace()).unwrap();
+    let options = RepackOptions {
+        process: Some(2),
+        ..RepackOptions::default()
+    };
+    let after = open_bytes(&repack(&before, Vec::new(), options, &mut |_| {}).unwrap()).unwrap();
+    assert_eq!(after.damage(), []);
+    let numbers: Vec<u32> = after.processes().iter().map(|p| p.number).collect();
+    assert_eq!(numbers, [1, 2]);
+    assert_eq!(after.processes()[0].parent, None);
+    assert_eq!(after.processes()[0].started_by, StartedBy::Root);
+    assert_eq!(after.processes()[1], before.processes()[2]);
+    let mut expected = all_calls(&before).unwrap();
+    expected.retain(|(process, _), _| [1, 2].contains(process));
+    assert!(expected.len() > 2, "of both");
+    assert_eq!(all_calls(&after).unwrap(), expected);
+    let (samples, marks) = sides(&after);
+    assert!(
+        samples
+            .iter()
+            .all(|sample| [1, 2].contains(&sample.process))
+    );
+    assert_eq!(samples.len(), 2);
+    assert_eq!(marks, [Mark::of_run(2, 7, "half")]);
+    assert_eq!(verify(&after).unwrap().problems, Vec::<String>::new());
+}
+
+#[test]
 fn what_is_cut_short_is_refused() {
     let bytes = repeating().to_trace();
     for length in [bytes.len() - 1, bytes.len() / 2] {
         let before = open_bytes(&bytes[..length]).unwrap();
-        let error = repack(&before, Vec::new(), false, &mut |_| {}).unwrap_err();
+        let error = repack(&before, Vec::new(), RepackOptions::default(), &mut |_| {}).unwrap_err();
         assert!(error.to_string().contains("cut short"), "{error}");
     }
 }

@@ -25,5 +25,5 @@ pub mod stream;
 
 pub use error::GatherError;
 pub use pack::{PackOptions, PackReport, pack};
-pub use repack::{is_trace, repack};
+pub use repack::{RepackOptions, is_trace, repack};
 pub use run_dir::{RunDir, is_run};
