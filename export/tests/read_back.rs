@@ -22,6 +22,9 @@ fn exported(reader: &TraceReader, table: Table, form: Form) -> Vec<u8> {
         table,
         form,
         process: None,
+        threads: None,
+        window: None,
+        filter: Default::default(),
         progress: &mut |_| ControlFlow::Continue(()),
     };
     let exported = export(reader, &mut bytes, options).expect("memory takes it");

@@ -83,7 +83,7 @@ impl Consumer for Log {
         self.told.push(Told::Sample(*sample, time_ns));
     }
     fn is_live(&mut self, process: u32, address: u64) -> Option<bool> {
-        self.tables.as_ref()?.is_live(process, address)
+        self.tables.as_mut()?.is_live(process, address)
     }
 }
 
