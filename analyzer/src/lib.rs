@@ -3,11 +3,13 @@
 //! `docs/analysis.md` defines every figure.
 #![forbid(unsafe_code)]
 
+pub mod advice;
 pub mod analysis;
 pub mod counts;
 pub mod cross_thread;
 pub mod fact;
 pub mod handle_table;
+pub mod handles;
 mod heritage;
 pub mod histogram;
 pub mod invisible;
@@ -25,6 +27,7 @@ pub mod series;
 mod survey;
 mod tally;
 pub mod text;
+pub mod worth;
 
 pub use analysis::{Analysis, TraceInfo};
 pub use pipeline::{Options, analyze};

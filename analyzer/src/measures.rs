@@ -4,6 +4,7 @@ use crate::counts::Counts;
 use crate::cross_thread::Frees;
 use crate::fact::{Fact, Measure, Peaks, What};
 use crate::handle_table::HandleTable;
+use crate::handles::Handles;
 use crate::heritage::Heritage;
 use crate::histogram::SizeHistogram;
 use crate::invisible::{self, Invisible};
@@ -33,6 +34,7 @@ pub(crate) struct Measures {
     lifetimes: lifetime::Collector,
     frees: Frees,
     reallocs: Reallocs,
+    handles: Handles,
     /// Peaks of the run that have been noted, by their number.
     peaks_seen: u64,
     /// Own live blocks and bytes at the run's peak of each.
@@ -70,6 +72,7 @@ impl Measures {
             lifetimes: lifetime::Collector::default(),
             frees: Frees::default(),
             reallocs: Reallocs::default(),
+            handles: Handles::new(start_ns),
             peaks_seen: run.peaks(),
             at_run_peak: Sum::default(),
             has_left: false,
@@ -128,6 +131,7 @@ impl Measures {
         self.lifetimes.fact(fact, before);
         self.frees.fact(fact, before);
         self.reallocs.fact(fact, before);
+        self.handles.fact(fact, before);
     }
 
     /// Live blocks and bytes, of the process and of the run.
@@ -287,6 +291,7 @@ impl Measures {
             frees: self.frees,
             realloc: self.reallocs.clone(),
             handle_table: HandleTable::new(number, &self.heap.most_blocks),
+            handles: self.handles.report(now_ns),
             live: self.heap.curve(now_ns),
             resident: self.resident.as_ref().map(|samples| samples.report(now_ns)),
         }

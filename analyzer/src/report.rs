@@ -4,6 +4,7 @@
 use crate::counts::{Dropped, Events};
 use crate::cross_thread::Frees;
 use crate::handle_table::HandleTable;
+use crate::handles::HandlesReport;
 use crate::histogram::SizeBin;
 use crate::invisible::Invisible;
 use crate::lifetime::{LifetimeBySize, LifetimeReport, MacroLifetime};
@@ -106,6 +107,8 @@ pub struct Figures {
     pub realloc: Reallocs,
     /// Handles.
     pub handle_table: HandleTable,
+    /// What a handle table would see; for the run, of the process of `handle_table`.
+    pub handles: HandlesReport,
     /// Live blocks and bytes over time.
     pub live: Curve,
     /// Resident memory; `null` where no samples were taken.

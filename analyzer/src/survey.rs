@@ -327,6 +327,8 @@ impl Totals {
             || HandleTable::new(0, &Default::default()),
             |process| process.figures.handle_table.clone(),
         );
+        figures.handles =
+            table.map_or_else(Default::default, |process| process.figures.handles.clone());
         figures.mean = run.gauge.mean(0, last_ns);
         figures.live = run.gauge.curve(last_ns);
         figures

@@ -78,7 +78,7 @@ fn print(args: &Args, report: &Report) -> io::Result<()> {
 }
 
 /// The report of the whole trace, and whether reading ended early.
-fn analyze(reader: &TraceReader, path: &Path, threads: Option<usize>) -> (Report, bool) {
+pub(super) fn analyze(reader: &TraceReader, path: &Path, threads: Option<usize>) -> (Report, bool) {
     let mut progress = Progress::new(reader.calls());
     let mut told = |events: u64| {
         progress.show(events);
@@ -102,7 +102,7 @@ fn analyze(reader: &TraceReader, path: &Path, threads: Option<usize>) -> (Report
 
 /// The process that a person means: by number, pid, role or name; of several, the one with most
 /// events.
-fn find_process(processes: &[ProcessReport], wanted: &str) -> anyhow::Result<u32> {
+pub(super) fn find_process(processes: &[ProcessReport], wanted: &str) -> anyhow::Result<u32> {
     let number: Option<u32> = wanted.parse().ok();
     let by_number = processes
         .iter()
@@ -131,7 +131,7 @@ fn find_process(processes: &[ProcessReport], wanted: &str) -> anyhow::Result<u32
 }
 
 /// Bytes with an optional suffix: K, M, G, T, alone or as in KiB.
-fn parse_bytes(text: &str) -> Result<u64, String> {
+pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let suffix = text[digits.len()..].to_ascii_uppercase();
     let shift = match suffix.as_str() {

@@ -5,6 +5,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+pub mod advise;
 pub mod analyze;
 pub mod ctl;
 mod descendants;
@@ -47,6 +48,7 @@ enum Command {
     Dump(dump::Args),
     Verify(verify::Args),
     Analyze(analyze::Args),
+    Advise(advise::Args),
     /// Print completions for a shell
     #[command(hide = true)]
     Completions {
@@ -71,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Dump(args) => dump::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Analyze(args) => analyze::run(args),
+        Command::Advise(args) => advise::run(args),
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,
