@@ -7,7 +7,9 @@ use crate::between_marks::{BetweenMarks, BetweenMarksReport};
 use crate::bounds::{self, Bounds, BoundsReport, MeanBounds, Overhead};
 use crate::exact_sizes::{ExactSizes, ExactSizesReport, SizeCounts};
 use crate::fact::{Fact, Measure, Peaks, What};
+use crate::fates::Sum;
 use crate::growth::{Growth, GrowthReport};
+use crate::handles::{Handles, HandlesReport};
 use crate::lifetime_by_thread::{ByThread, LifetimeByThreadReport, ThreadSums};
 use crate::odd_requests::{OddRequests, OddRequestsReport};
 use crate::outlive::Outlive;
@@ -21,6 +23,7 @@ use crate::survival::{Survival, SurvivalReport};
 use crate::temporary::{Temporary, TemporaryReport};
 use crate::thread_matrix::{ThreadMatrix, ThreadMatrixReport, ThreadPairs};
 use serde::Serialize;
+use std::cmp::Reverse;
 
 /// Figures of a process or of the run that take some room.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -49,6 +52,8 @@ pub struct Details {
     pub size_classes: SizeClassReport,
     /// What the best classes for this trace would waste.
     pub best_classes: BestClassesReport,
+    /// What a handle table would see: of the run, in the process of `handle_table`.
+    pub handles: HandlesReport,
     /// Figures of one process' memory.
     pub heap: HeapReport,
     /// Of the run: means of all processes' pages and bounds together.
@@ -138,6 +143,7 @@ pub(crate) struct Collector {
     age: Age,
     pages: Pages,
     bounds: Bounds,
+    handles: Handles,
     mirror: Mirror,
 }
 
@@ -157,6 +163,7 @@ impl Measure for Collector {
         self.age.fact(fact, peaks);
         self.pages.fact(fact, peaks);
         self.bounds.fact(fact, peaks);
+        self.handles.fact(fact, peaks);
         self.mirror.fact(fact);
         if self.pages.wants_walk() {
             self.walk(fact.time_ns);
@@ -182,6 +189,7 @@ impl Collector {
             age: Age::default(),
             pages: Pages::new(start_ns, BINS_PROCESS),
             bounds: Bounds::new(start_ns, Overhead::default()),
+            handles: Handles::new(start_ns),
             mirror: Mirror::default(),
         }
     }
@@ -204,13 +212,12 @@ impl Collector {
         self.between_marks.mark(time_ns, name);
     }
 
-    /// The process ends after `peaks` peaks, the highest of `peak_bytes` live bytes.
+    /// The process ends after `peaks` peaks, the highest of so many live blocks and bytes.
     pub fn finish(
         mut self,
         peaks: Peaks,
-        start_ns: u64,
-        end_ns: u64,
-        peak_bytes: u64,
+        (start_ns, end_ns): (u64, u64),
+        highest: Sum,
     ) -> Box<Ended> {
         self.mirror = Mirror::default();
         Box::new(Ended {
@@ -219,7 +226,7 @@ impl Collector {
             peaks,
             end_ns,
             duration_ns: end_ns.saturating_sub(start_ns),
-            peak_bytes,
+            highest,
         })
     }
 }
@@ -232,7 +239,7 @@ pub(crate) struct Ended {
     peaks: Peaks,
     end_ns: u64,
     duration_ns: u64,
-    peak_bytes: u64,
+    highest: Sum,
 }
 
 impl Ended {
@@ -252,6 +259,7 @@ impl Ended {
             exact_sizes: self.sizes.report(self.duration_ns),
             size_classes: SizeClassReport::new(&self.sizes, self.duration_ns),
             best_classes: BestClassesReport::new(&self.sizes, self.duration_ns, None),
+            handles: of.handles.report(self.end_ns),
             heap: self.heap(),
             all_heaps: None,
         }
@@ -286,6 +294,8 @@ pub(crate) struct Totals {
     bounds: bounds::Sums,
     /// The heap with the highest peak of live bytes, and that peak.
     heap: Option<(u64, HeapReport)>,
+    /// The handles of the process with the highest peak of live blocks, with that peak.
+    handles: Option<((u64, Reverse<u32>), HandlesReport)>,
 }
 
 impl Totals {
@@ -305,6 +315,7 @@ impl Totals {
             pages: pages::Sums::default(),
             bounds: bounds::Sums::default(),
             heap: None,
+            handles: None,
         }
     }
 
@@ -330,8 +341,13 @@ impl Totals {
         self.bounds.merge(&of.bounds.sums(ended.end_ns));
         // Of equals the first that ended.
         let highest = self.heap.as_ref().map(|(bytes, _)| *bytes);
-        if highest.is_none_or(|bytes| ended.peak_bytes > bytes) {
-            self.heap = Some((ended.peak_bytes, ended.heap()));
+        if highest.is_none_or(|bytes| ended.highest.bytes > bytes) {
+            self.heap = Some((ended.highest.bytes, ended.heap()));
+        }
+        // Of equals the one with the lowest number.
+        let key = (ended.highest.blocks, Reverse(of.process));
+        if self.handles.as_ref().is_none_or(|(most, _)| key > *most) {
+            self.handles = Some((key, of.handles.report(ended.end_ns)));
         }
     }
 
@@ -352,6 +368,7 @@ impl Totals {
             exact_sizes: self.sizes.report(duration_ns),
             size_classes: SizeClassReport::new(&self.sizes, duration_ns),
             best_classes: BestClassesReport::new(&self.sizes, duration_ns, None),
+            handles: self.handles.map(|(_, of)| of).unwrap_or_default(),
             heap: self.heap.map(|(_, heap)| heap).unwrap_or_default(),
             all_heaps: Some(AllHeaps {
                 bounds: self.bounds.report(&pages, duration_ns),

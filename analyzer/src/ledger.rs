@@ -1,6 +1,6 @@
 //! Keeps the live blocks of all processes, and says of each call which block it began, changed or
 //! ended ([`Fact`]). Takes the merged stream of a trace and fills batches of facts; between them
-//! stand notes of what else happened ([`Note`]). Measures are elsewhere.
+//! stand notes of what else happened (`Note`). Measures are elsewhere.
 
 mod book;
 mod inherited;

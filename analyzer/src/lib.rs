@@ -3,6 +3,7 @@
 //! `docs/analysis.md` defines every figure.
 #![deny(unsafe_code)]
 
+pub mod advice;
 pub mod age;
 pub mod analysis;
 pub mod best_classes;
@@ -17,6 +18,7 @@ mod fates;
 mod grid;
 pub mod growth;
 pub mod handle_table;
+pub mod handles;
 mod heritage;
 pub mod histogram;
 pub mod invisible;
@@ -46,6 +48,7 @@ pub mod tally;
 pub mod temporary;
 pub mod text;
 pub mod thread_matrix;
+pub mod worth;
 
 pub use analysis::{Analysis, TraceInfo};
 pub use pipeline::{Options, analyze};

@@ -503,8 +503,8 @@ mod tests {
         }
         let report = measure.report();
         assert_eq!(measure.cells.len(), PAIRS_MAX);
-        assert_eq!(report.same.blocks, threads.into());
-        assert_eq!(report.other.blocks, threads.into());
+        assert_eq!(report.same.blocks, u64::from(threads));
+        assert_eq!(report.other.blocks, u64::from(threads));
         assert_eq!(report.other.bytes, 3 * u64::from(threads));
         assert!(!report.picture.unwrap().is_whole);
     }

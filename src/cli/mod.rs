@@ -5,6 +5,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+pub mod advise;
 pub mod analyze;
 mod bytes;
 pub mod ctl;
@@ -52,6 +53,7 @@ enum Command {
     Verify(verify::Args),
     Analyze(analyze::Args),
     Export(export::Args),
+    Advise(advise::Args),
     /// Print completions for a shell
     #[command(hide = true)]
     Completions {
@@ -77,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args),
         Command::Analyze(args) => analyze::run(args),
         Command::Export(args) => export::run(args),
+        Command::Advise(args) => advise::run(args),
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,

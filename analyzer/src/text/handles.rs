@@ -7,7 +7,7 @@ use crate::report::Report;
 use std::fmt::Write;
 
 /// Thousandths as a number with one digit: `27.3`.
-fn thousandths(number: u64) -> String {
+pub(super) fn thousandths(number: u64) -> String {
     let tenths = number.saturating_add(50) / 100;
     format!("{}.{}", count(tenths / 10), tenths % 10)
 }
@@ -72,6 +72,9 @@ pub fn section(report: &Report) -> String {
         count(table.entries_recommended),
         table.reasoning
     );
+    if let Some(details) = &report.figures.details {
+        out.push_str(&super::advice::section(&details.handles));
+    }
     match &table.memory {
         Some(fit) => {
             let _ = writeln!(

@@ -1,6 +1,7 @@
 //! The report as text: what was lost first, then what the program asked of its allocator, then what
 //! handles would cost. One unit per column.
 
+pub mod advice;
 mod age;
 mod bounds;
 pub mod draw;
