@@ -2,7 +2,7 @@
 
 use crate::ledger::{Filter, Ledger};
 use crate::report::Report;
-use crate::survey::Survey;
+use crate::survey::{Survey, Wanted};
 use rmtrace_file::consumer::Consumer;
 use rmtrace_file::model::{Ended, Mark, Process, RunInfo, Sample};
 use rmtrace_format::Event;
@@ -40,13 +40,13 @@ impl Default for Analysis {
 impl Analysis {
     /// An analysis that has seen nothing.
     pub fn new() -> Analysis {
-        Analysis::of(Filter::default(), 0)
+        Analysis::of(Filter::default(), Wanted::from(0))
     }
 
-    /// An analysis of some of the blocks, of a part of a run that begins at `start_ns`.
-    pub fn of(filter: Filter, start_ns: u64) -> Analysis {
+    /// An analysis of some of the blocks.
+    pub(crate) fn of(filter: Filter, wanted: Wanted) -> Analysis {
         Analysis {
-            ledger: Ledger::new(Survey::new(start_ns), filter),
+            ledger: Ledger::new(Survey::new(wanted), filter),
         }
     }
 

@@ -193,6 +193,17 @@ pub struct BoundsReport {
     pub mean: MeanBounds,
 }
 
+impl BoundsReport {
+    /// Puts a packing in. One that left blocks out bounds nothing and is not the best known.
+    pub fn add_packing(&mut self, packing: PackingReport) {
+        if packing.unplaced == 0 {
+            self.best_known_bytes = packing.best.bytes_peak.min(self.recorded_peak.bytes);
+            self.saving_by_moving = Saving::new(self.best_known_bytes, self.compacted_pages_bytes);
+        }
+        self.packing = Some(packing);
+    }
+}
+
 impl Bounds {
     /// A process that starts now, with nothing of its own.
     pub fn new(start_ns: u64, overhead: Overhead) -> Bounds {
@@ -214,14 +225,8 @@ impl Bounds {
         }
     }
 
-    /// The report of the process, with its pages and, where it was asked for, its packing. A packing
-    /// that left blocks out bounds nothing and is not the best known.
-    pub fn report(
-        &self,
-        pages: &PagesReport,
-        packing: Option<PackingReport>,
-        end_ns: u64,
-    ) -> BoundsReport {
+    /// The report of the process, with its pages.
+    pub fn report(&self, pages: &PagesReport, end_ns: u64) -> BoundsReport {
         let peak = |sum: &Sum| Peak {
             bytes: sum.most,
             at_ns: sum.most_at_ns,
@@ -233,8 +238,6 @@ impl Bounds {
                 .unwrap_or(u64::MAX)
         };
         let compacted = in_pages(self.compacted.most);
-        let whole = packing.as_ref().filter(|packing| packing.unplaced == 0);
-        let best_known = whole.map_or(recorded, |packing| packing.best.bytes_peak.min(recorded));
         let sums = self.sums(end_ns);
         BoundsReport {
             overhead: self.overhead,
@@ -246,11 +249,11 @@ impl Bounds {
                 bytes: recorded,
                 at_ns: pages.peak.at_ns,
             },
-            packing,
-            best_known_bytes: best_known,
+            packing: None,
+            best_known_bytes: recorded,
             saving: Saving::new(recorded, compacted),
             saving_without_overhead: Saving::new(recorded, in_pages(self.rounded.most)),
-            saving_by_moving: Saving::new(best_known, compacted),
+            saving_by_moving: Saving::new(recorded, compacted),
             mean: sums.report(&pages.over_time, end_ns.saturating_sub(self.start_ns)),
         }
     }
@@ -329,7 +332,8 @@ mod tests {
             stream.tell(&mut packing);
             let end_ns = stream.end_ns;
             let pages = pages.report(stream.peaks, end_ns);
-            let report = bounds.report(&pages, Some(packing.report()), end_ns);
+            let mut report = bounds.report(&pages, end_ns);
+            report.add_packing(packing.report());
 
             let mut peaks = [Peak::default(); 3];
             let mut integrals = [0u128; 3];
@@ -405,7 +409,8 @@ mod tests {
             packing.fact(&block(number), Peaks::default());
         }
         let pages = pages.report(Peaks::default(), 0);
-        let report = bounds.report(&pages, Some(packing.report()), 0);
+        let mut report = bounds.report(&pages, 0);
+        report.add_packing(packing.report());
         assert_eq!(report.live_peak.bytes, 4096);
         assert_eq!(report.compacted_peak.bytes, 16 * (272 + 8));
         assert_eq!(report.compacted_pages_bytes, 8192);
@@ -429,7 +434,7 @@ mod tests {
             };
             bounds.fact(&fact, Peaks::default());
         }
-        let report = bounds.report(&PagesReport::default(), None, 0);
+        let report = bounds.report(&PagesReport::default(), 0);
         assert_eq!(report.saving, Saving::default());
     }
 }

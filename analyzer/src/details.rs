@@ -243,8 +243,8 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// The figures of the process.
-    pub fn report(&self) -> Details {
+    /// The figures of the process; `classes` are how many size classes a person thinks of.
+    pub fn report(&self, classes: Option<usize>) -> Details {
         let of = &self.measures;
         Details {
             rates: of.rates.report(self.end_ns, BINS_PROCESS),
@@ -258,7 +258,7 @@ impl Ended {
             odd_requests: of.odd_requests.report(),
             exact_sizes: self.sizes.report(self.duration_ns),
             size_classes: SizeClassReport::new(&self.sizes, self.duration_ns),
-            best_classes: BestClassesReport::new(&self.sizes, self.duration_ns, None),
+            best_classes: BestClassesReport::new(&self.sizes, self.duration_ns, classes),
             handles: of.handles.report(self.end_ns),
             heap: self.heap(),
             all_heaps: None,
@@ -271,7 +271,7 @@ impl Ended {
         HeapReport {
             process: of.process,
             age: of.age.report(self.peaks),
-            bounds: of.bounds.report(&pages, None, self.end_ns),
+            bounds: of.bounds.report(&pages, self.end_ns),
             pages,
         }
     }
@@ -352,7 +352,7 @@ impl Totals {
     }
 
     /// The figures of the run.
-    pub fn report(self, start_ns: u64, end_ns: u64) -> Details {
+    pub fn report(self, start_ns: u64, end_ns: u64, classes: Option<usize>) -> Details {
         let duration_ns = end_ns.saturating_sub(start_ns);
         let pages = self.pages.report(duration_ns);
         Details {
@@ -367,7 +367,7 @@ impl Totals {
             odd_requests: self.odd_requests.report(),
             exact_sizes: self.sizes.report(duration_ns),
             size_classes: SizeClassReport::new(&self.sizes, duration_ns),
-            best_classes: BestClassesReport::new(&self.sizes, duration_ns, None),
+            best_classes: BestClassesReport::new(&self.sizes, duration_ns, classes),
             handles: self.handles.map(|(_, of)| of).unwrap_or_default(),
             heap: self.heap.map(|(_, heap)| heap).unwrap_or_default(),
             all_heaps: Some(AllHeaps {

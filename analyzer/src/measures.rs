@@ -37,7 +37,7 @@ pub(crate) struct Measures {
     lifetimes: lifetime::Collector,
     frees: Frees,
     reallocs: Reallocs,
-    details: details::Collector,
+    details: Option<details::Collector>,
     /// Peaks of the run that have been noted, by their number.
     peaks_seen: u64,
     /// Own live blocks and bytes at the run's peak of each.
@@ -56,14 +56,14 @@ pub(crate) struct Ended {
     pub peaks_seen: u64,
     pub sizes: SizeHistogram,
     pub lifetimes: lifetime::Collector,
-    pub details: Box<details::Ended>,
+    pub details: Option<Box<details::Ended>>,
     /// Integrals over time of its own live blocks.
     pub integral: u128,
 }
 
 impl Measures {
     /// A process that begins now.
-    pub fn new(about: ProcessReport, run: &Run) -> Measures {
+    pub fn new(about: ProcessReport, run: &Run, with_details: bool) -> Measures {
         let (number, start_ns) = (about.number, about.start_ns);
         Measures {
             about,
@@ -76,7 +76,7 @@ impl Measures {
             lifetimes: lifetime::Collector::default(),
             frees: Frees::default(),
             reallocs: Reallocs::default(),
-            details: details::Collector::new(number, start_ns),
+            details: with_details.then(|| details::Collector::new(number, start_ns)),
             peaks_seen: run.peaks(),
             at_run_peak: Sum::default(),
             has_left: false,
@@ -109,7 +109,9 @@ impl Measures {
     pub fn facts(&mut self, run: &mut Run, facts: &[Fact]) {
         for (at, fact) in facts.iter().enumerate() {
             if let Some(later) = facts.get(at + FACTS_AHEAD) {
-                self.details.fetch(later);
+                if let Some(details) = &self.details {
+                    details.fetch(later);
+                }
             }
             // What happened is looked at here, once: in the copies of `all` it is known, and no measure
             // branches on it again. The order of births and deaths is hard to predict for a processor.
@@ -143,7 +145,9 @@ impl Measures {
         self.lifetimes.fact(fact, before);
         self.frees.fact(fact, before);
         self.reallocs.fact(fact, before);
-        self.details.fact(fact, before);
+        if let Some(details) = &mut self.details {
+            details.fact(fact, before);
+        }
     }
 
     /// Live blocks and bytes, of the process and of the run.
@@ -182,7 +186,9 @@ impl Measures {
 
     /// A named mark of the process, or of the run.
     pub fn mark(&mut self, time_ns: u64, name: &str) {
-        self.details.mark(time_ns, name);
+        if let Some(details) = &mut self.details {
+            details.mark(time_ns, name);
+        }
     }
 
     /// Takes a resident sample of the process, for what its blocks can't account for.
@@ -259,7 +265,8 @@ impl Measures {
             bytes: self.heap.most_bytes,
         };
         let lived = (self.about.start_ns, now_ns);
-        let details = self.details.finish(self.peaks, lived, highest);
+        let details = self.details.take();
+        let details = details.map(|details| details.finish(self.peaks, lived, highest));
         let mut report = self.about;
         report.end_ns = now_ns.max(report.start_ns);
         report.duration_ns = report.end_ns - report.start_ns;

@@ -17,9 +17,11 @@ mod heap;
 pub use deaths::{Deaths, EPOCHS, Plan};
 
 use crate::fact::{Fact, Measure, Peaks, What};
+use crate::ledger::{self, Filter};
 use crate::pages::{PAGE_BYTES, Span, Table};
 use deaths::Known;
 use heap::{HEAP_BITS, Heap};
+use rmtrace_file::{MergeOptions, ReadError, TraceReader};
 use serde::Serialize;
 
 /// Blocks are placed at multiples of this, and take multiples of it.
@@ -90,6 +92,34 @@ pub struct PackingReport {
     /// Blocks that were not placed: larger than 64 TiB, or where addresses ended. With any, the
     /// packing is not one of all blocks.
     pub unplaced: u64,
+}
+
+/// Packs the blocks of a process anew: reads the part of the trace twice that `part` says.
+///
+/// # Errors
+/// When a frame can't be read or is damaged.
+pub fn pack(
+    reader: &TraceReader,
+    process: u32,
+    filter: &Filter,
+    part: impl Fn() -> MergeOptions<'static>,
+) -> Result<PackingReport, ReadError> {
+    let frames = reader.frames().iter();
+    let frames = frames.filter(|frame| frame.process == process);
+    let calls = frames.fold(0, |sum: u64, frame| sum.saturating_add(frame.calls()));
+    let mut deaths = Deaths::new(calls);
+    ledger::facts(reader, part(), filter, |fact| {
+        if fact.process == process {
+            deaths.fact(fact, Peaks::default());
+        }
+    })?;
+    let mut packing = Packing::new(deaths.plan());
+    ledger::facts(reader, part(), filter, |fact| {
+        if fact.process == process {
+            packing.fact(fact, Peaks::default());
+        }
+    })?;
+    Ok(packing.report())
 }
 
 /// One rule at work.

@@ -5,7 +5,7 @@
 use crate::analysis::{Analysis, TraceInfo};
 use crate::ledger::{Batch, Filter, Ledger, Sink};
 use crate::report::Report;
-use crate::survey::Survey;
+use crate::survey::{Survey, Wanted};
 use rmtrace_file::merge::{MergeOptions, MergeStats};
 use rmtrace_file::model::Process;
 use rmtrace_file::{ReadError, TraceReader};
@@ -26,6 +26,10 @@ pub struct Options<'a> {
     pub merge: MergeOptions<'a>,
     /// What the trace's own remarks lack: why the report is not of the whole run.
     pub remarks: Vec<String>,
+    /// Whether details are wanted, or first figures only.
+    pub details: bool,
+    /// How many size classes the best are to be told of, beside the usual numbers.
+    pub classes: Option<usize>,
     /// Threads: 1, or 3 and more.
     pub threads: usize,
 }
@@ -36,6 +40,8 @@ impl Default for Options<'_> {
             filter: Filter::default(),
             merge: MergeOptions::default(),
             remarks: Vec::new(),
+            details: true,
+            classes: None,
             threads: thread::available_parallelism().map_or(1, usize::from),
         }
     }
@@ -50,16 +56,20 @@ pub fn analyze(
 ) -> (Report, Option<ReadError>) {
     let remarks = mem::take(&mut options.remarks);
     let window = options.merge.window.as_ref();
-    let start_ns = window.map_or(0, |window| window.start);
+    let wanted = Wanted {
+        start_ns: window.map_or(0, |window| window.start),
+        details: options.details,
+        classes: options.classes,
+    };
     // Of a part, only what is in it.
     let all = match (window, &options.merge.processes) {
         (None, None) => reader.processes(),
         _ => &[],
     };
     let (finish, merged) = if options.threads > 1 {
-        in_threads(reader, options, start_ns, all)
+        in_threads(reader, options, wanted, all)
     } else {
-        let mut analysis = Analysis::of(options.filter, start_ns);
+        let mut analysis = Analysis::of(options.filter, wanted);
         let merged = reader.merge_with(&mut analysis, options.merge);
         let (survey, last_ns) = analysis.close(all);
         ((survey, last_ns), merged)
@@ -92,7 +102,7 @@ type Finished = ((Survey, u64), Result<MergeStats, ReadError>);
 fn in_threads(
     reader: &TraceReader,
     options: Options<'_>,
-    start_ns: u64,
+    wanted: Wanted,
     all: &[Process],
 ) -> Finished {
     let (full, batches) = sync_channel(QUEUED);
@@ -102,20 +112,20 @@ fn in_threads(
         ..options.merge
     };
     thread::scope(|scope| {
-        let survey = scope.spawn(move || take_batches(start_ns, &batches, &back));
+        let survey = scope.spawn(move || take_batches(wanted, &batches, &back));
         let queue = Queue { full, empty };
         let mut ledger = Ledger::with_batches(queue, options.filter, BATCH_FACTS);
         let merged = reader.merge_with(&mut ledger, merge);
         let (queue, last_ns) = ledger.finish(all);
         drop(queue);
-        let survey = survey.join().unwrap_or_else(|_| Survey::new(start_ns));
+        let survey = survey.join().unwrap_or_else(|_| Survey::new(wanted));
         ((survey, last_ns), merged)
     })
 }
 
 /// The thread of the measures.
-fn take_batches(start_ns: u64, full: &Receiver<Batch>, back: &SyncSender<Batch>) -> Survey {
-    let mut survey = Survey::new(start_ns);
+fn take_batches(wanted: Wanted, full: &Receiver<Batch>, back: &SyncSender<Batch>) -> Survey {
+    let mut survey = Survey::new(wanted);
     for mut batch in full {
         survey.take(&mut batch);
         batch.clear();

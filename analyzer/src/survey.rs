@@ -29,9 +29,32 @@ enum Slot {
     Ended(Box<ProcessReport>, u64),
 }
 
+/// What is to be measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    /// Where the run, or the part of it, begins.
+    pub start_ns: u64,
+    /// Whether details are.
+    pub details: bool,
+    /// Size classes that a person thinks of.
+    pub classes: Option<usize>,
+}
+
+impl Wanted {
+    /// Everything from `start_ns` on.
+    pub fn from(start_ns: u64) -> Wanted {
+        Wanted {
+            start_ns,
+            details: true,
+            classes: None,
+        }
+    }
+}
+
 /// The measures of all processes.
 #[derive(Debug)]
 pub(crate) struct Survey {
+    wanted: Wanted,
     slots: Vec<Slot>,
     run: Run,
     totals: Totals,
@@ -72,8 +95,9 @@ struct Totals {
 }
 
 impl Survey {
-    /// Measures that have seen nothing, of a run or a part of it that begins at `start_ns`.
-    pub fn new(start_ns: u64) -> Survey {
+    /// Measures that have seen nothing.
+    pub fn new(wanted: Wanted) -> Survey {
+        let start_ns = wanted.start_ns;
         let mut totals = Totals {
             figures: Figures::default(),
             sizes: SizeHistogram::default(),
@@ -87,6 +111,7 @@ impl Survey {
             events: true,
         };
         Survey {
+            wanted,
             slots: Vec::new(),
             run: Run::new(start_ns),
             totals,
@@ -179,7 +204,7 @@ impl Survey {
         if at >= self.slots.len() {
             self.slots.resize_with(at + 1, || Slot::Unknown);
         }
-        let measures = Measures::new(about(process, time_ns), &self.run);
+        let measures = Measures::new(about(process, time_ns), &self.run, self.wanted.details);
         self.slots[at] = Slot::Running(Box::new(measures));
     }
 
@@ -191,9 +216,11 @@ impl Survey {
             Slot::Running(measures) => {
                 let mut ended = measures.finish(&mut self.run, time_ns, released, live);
                 self.totals.add(&ended, released);
-                if let Some(without) = self.detailed.enter(&ended.report) {
-                    let details = Box::new(ended.details.report());
-                    ended.report.figures.details = Some(details);
+                if let Some(details) = &ended.details
+                    && let Some(without) = self.detailed.enter(&ended.report)
+                {
+                    let details = details.report(self.wanted.classes);
+                    ended.report.figures.details = Some(Box::new(details));
                     let last = without.and_then(|number| self.slots.get_mut(number as usize));
                     if let Some(Slot::Ended(report, _)) = last {
                         report.figures.details = None;
@@ -226,7 +253,9 @@ impl Survey {
             }
             processes.push(*report);
         }
-        let mut figures = self.totals.figures(&self.run, last_ns, &processes);
+        let mut figures = self
+            .totals
+            .figures(&self.run, &self.wanted, last_ns, &processes);
         figures.checks.events &= self.strays == 0;
         figures.resident = self.resident.map(|samples| samples.report(last_ns));
         Report {
@@ -315,7 +344,9 @@ impl Totals {
         all.realloc.merge(&one.realloc);
         self.sizes.merge(&ended.sizes);
         self.lifetimes.merge(&ended.lifetimes);
-        self.details.add(&ended.details);
+        if let Some(details) = &ended.details {
+            self.details.add(details);
+        }
         self.integral = self.integral.wrapping_add(ended.integral);
         // Inherited blocks are the parent's already: what lives is only what a process allocated.
         let add = |to: &mut u64, from: u64| *to = to.wrapping_add(from);
@@ -347,7 +378,13 @@ impl Totals {
         all.checks.events &= one.checks.events;
     }
 
-    fn figures(self, run: &Run, last_ns: u64, processes: &[ProcessReport]) -> Figures {
+    fn figures(
+        self,
+        run: &Run,
+        wanted: &Wanted,
+        last_ns: u64,
+        processes: &[ProcessReport],
+    ) -> Figures {
         let Totals {
             mut figures,
             sizes,
@@ -381,7 +418,10 @@ impl Totals {
         );
         figures.mean = run.gauge.mean(run.start_ns, last_ns);
         figures.live = run.gauge.curve(last_ns);
-        figures.details = Some(Box::new(details.report(run.start_ns, last_ns)));
+        if wanted.details {
+            let details = details.report(run.start_ns, last_ns, wanted.classes);
+            figures.details = Some(Box::new(details));
+        }
         figures
     }
 }

@@ -3,7 +3,7 @@
 //! arguments, the choice of the process and the exit status.
 
 use super::EXIT_DAMAGED;
-use super::analyze::analyze;
+use super::analyze::{self, analyze};
 use super::bytes::bytes;
 use super::select::{Selected, find_process};
 use anyhow::{Context, bail};
@@ -65,6 +65,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     refuse_twins(&args.traces)?;
     let mut damaged = false;
     let mut subjects = Vec::new();
+    let wanted = analyze::Wanted {
+        threads: args.threads,
+        ..analyze::Wanted::default()
+    };
     for path in &args.traces {
         let reader = rmtrace::file::open(path)?;
         let process = args.process.as_deref();
@@ -75,7 +79,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
                 .with_context(|| path.display().to_string())?,
             ..Selected::default()
         };
-        let (report, broken) = analyze(&reader, path, &selected, args.threads);
+        let (report, broken) = analyze(&reader, path, &selected, &wanted);
         if broken || !report.trace.damage.is_empty() {
             damaged = true;
             eprintln!(

@@ -204,7 +204,7 @@ proptest! {
             }
         }
         let pages = pages.report(Peaks::default(), end_ns);
-        bounds.report(&pages, Some(packing.report()), end_ns);
+        bounds.report(&pages, end_ns).add_packing(packing.report());
     }
 }
 

@@ -129,7 +129,8 @@ mod tests {
             packing.fact(&fact, Peaks::default());
         }
         let pages = pages.report(Peaks::default(), 1_000);
-        let report = bounds.report(&pages, Some(packing.report()), 1_000);
+        let mut report = bounds.report(&pages, 1_000);
+        report.add_packing(packing.report());
         let expected = "\nwhat relocation could save: process 1
                                                      peak KiB  mean KiB
 live bytes                                              250.0     250.0  █▉
@@ -143,7 +144,7 @@ pages that were held                                  4,000.0   4,000.0  ██�
         assert!(squeezed(&text).starts_with(&squeezed(expected)), "{text}");
         assert!(text.contains("\nat most 3.6 MiB (93.1 %) at the peak, 3.6 MiB (93.2 %) in the mean; 3.7 MiB (93.7 %) and 3.7 MiB (93.8 %) if headers and handles cost nothing\n"), "{text}");
         assert!(text.ends_with("best packing: best fit without knowledge; what it cannot save and moving could: 0 B (0.0 %)\n"), "{text}");
-        let text = section(&bounds.report(&pages, None, 1_000), "process 1");
+        let text = section(&bounds.report(&pages, 1_000), "process 1");
         assert!(!text.contains("packing found") && !text.contains("would cost"));
         assert!(text.ends_with(
             "--bounds packs the blocks anew, knowing their lifetimes, without moving any\n"
@@ -166,7 +167,7 @@ pages that were held                                  4,000.0   4,000.0  ██�
             pages.fact(&fact, Peaks::default());
         }
         let pages = pages.report(Peaks::default(), 1_000);
-        let text = section(&bounds.report(&pages, None, 1_000), "process 1");
+        let text = section(&bounds.report(&pages, 1_000), "process 1");
         assert!(
             text.contains(
                 "\nat the peak, headers and handles would cost 8.0 KiB more than everything"

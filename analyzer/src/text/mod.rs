@@ -187,9 +187,9 @@ fn section(
     out.push_str(&tables::blocks(figures, duration_ns));
     out.push_str(&tables::calls(figures));
     out.push_str(&tables::over_time(figures, duration_ns));
-    out.push_str(&tables::sizes(figures));
+    out.push_str(&tables::sizes(figures, options.all_processes));
     out.push_str(&tables::lifetimes(figures, options.all_processes));
-    out.push_str(&tables::lifetimes_by_size(figures));
+    out.push_str(&tables::lifetimes_by_size(figures, options.all_processes));
     out.push_str(&tables::reallocs(figures));
     if let Some(details) = &figures.details {
         self::details(out, details, options, report, of_run);

@@ -2,7 +2,8 @@
 
 use super::draw::{bar, columns, sparkline};
 use super::units::{self, Unit, count, counted, ppm, share, time};
-use crate::lifetime::Lifetimes;
+use crate::histogram::SizeBin;
+use crate::lifetime::{LifetimeBySize, Lifetimes};
 use crate::report::{Figures, Report};
 use std::fmt::Write;
 
@@ -175,7 +176,7 @@ pub(super) fn range(low: u64, high: u64) -> String {
 }
 
 /// The size histogram.
-pub fn sizes(figures: &Figures) -> String {
+pub fn sizes(figures: &Figures, whole: bool) -> String {
     let bins = &figures.size_histogram;
     if bins.is_empty() {
         return String::new();
@@ -194,7 +195,9 @@ pub fn sizes(figures: &Figures) -> String {
         "share",
         "blocks",
     ])];
-    for bin in bins {
+    let is_shown =
+        |bin: &SizeBin| whole || !is_little(bin.blocks, blocks) || !is_little(bin.bytes, bytes);
+    for bin in bins.iter().filter(|bin| is_shown(bin)) {
         rows.push(vec![
             range(bin.low, bin.high),
             count(bin.blocks),
@@ -204,10 +207,28 @@ pub fn sizes(figures: &Figures) -> String {
             bar(bin.blocks, most, BAR),
         ]);
     }
-    format!(
+    let mut out = format!(
         "\n{}",
         columns(&rows, &[false, false, false, false, false, true])
-    )
+    );
+    out.push_str(&left_out(bins.len() + 1 - rows.len(), "size", "sizes"));
+    out
+}
+
+/// Whether a part of the whole is less than five in a thousand: a table is shorter without it.
+fn is_little(part: u64, whole: u64) -> bool {
+    u128::from(part) * 200 < u128::from(whole)
+}
+
+/// What a table does not show.
+fn left_out(rows: usize, one: &str, many: &str) -> String {
+    match rows {
+        0 => String::new(),
+        rows => format!(
+            "{} with less than 0.5 % left out: -v shows all\n",
+            counted(rows as u64, one, many)
+        ),
+    }
 }
 
 /// Lifetimes in three clocks.
@@ -299,7 +320,7 @@ fn lifetime_histogram(name: &str, lifetimes: &Lifetimes) -> String {
 }
 
 /// Lifetimes by first size.
-pub fn lifetimes_by_size(figures: &Figures) -> String {
+pub fn lifetimes_by_size(figures: &Figures, whole: bool) -> String {
     let all = &figures.lifetime_by_size;
     if all.is_empty() {
         return String::new();
@@ -316,7 +337,9 @@ pub fn lifetimes_by_size(figures: &Figures) -> String {
         &format!("p99 {name}"),
         &format!("max {name}"),
     ])];
-    for of in all {
+    let blocks = all.iter().map(|of| of.freed + of.to_end).sum();
+    let is_shown = |of: &LifetimeBySize| whole || !is_little(of.freed + of.to_end, blocks);
+    for of in all.iter().filter(|of| is_shown(of)) {
         let mut cells = vec![range(of.low, of.high), count(of.freed), count(of.to_end)];
         cells.extend(
             [of.p50_ns, of.p90_ns, of.p99_ns, of.max_ns].map(|ns| match of.freed {
@@ -326,7 +349,8 @@ pub fn lifetimes_by_size(figures: &Figures) -> String {
         );
         rows.push(cells);
     }
-    format!("\nlifetime by size\n{}", columns(&rows, &[]))
+    let left_out = left_out(all.len() + 1 - rows.len(), "size", "sizes");
+    format!("\nlifetime by size\n{}{left_out}", columns(&rows, &[]))
 }
 
 /// Resizes and growth chains.
