@@ -56,18 +56,28 @@ pub(crate) struct Block {
 
 const _: () = assert!(size_of::<Block>() == 64);
 
-/// The blocks, by place.
+/// Places from here on are those of blocks that have no handle.
+const WITHOUT_HANDLE: u32 = 1 << 31;
+
+/// The blocks, by place. Those that measures are told of as the process' own have places, and so
+/// handles, without gaps; the others have places of their own.
 #[derive(Debug, Default)]
 pub(crate) struct Blocks {
+    own: Slab,
+    others: Slab,
+}
+
+/// Blocks side by side.
+#[derive(Debug, Default)]
+struct Slab {
     blocks: Vec<Block>,
     /// Places of blocks that are gone, the latest last.
     free: Vec<u32>,
 }
 
-impl Blocks {
-    /// Gives a block a place.
+impl Slab {
     #[inline]
-    pub fn add(&mut self, block: Block) -> u32 {
+    fn add(&mut self, block: Block) -> u32 {
         match self.free.pop() {
             Some(place) => {
                 if let Some(slot) = self.blocks.get_mut(place as usize) {
@@ -81,32 +91,59 @@ impl Blocks {
             }
         }
     }
+}
+
+impl Blocks {
+    /// Gives a block a place.
+    #[inline]
+    pub fn add(&mut self, block: Block) -> u32 {
+        if block.inherited || block.left_out {
+            return self.others.add(block) | WITHOUT_HANDLE;
+        }
+        self.own.add(block)
+    }
 
     /// Takes a block out: its place may be given out again.
     #[inline]
     pub fn remove(&mut self, place: u32) -> Block {
-        self.free.push(place);
-        self.get(place)
+        let block = self.get(place);
+        match place & WITHOUT_HANDLE {
+            0 => self.own.free.push(place),
+            _ => self.others.free.push(place & !WITHOUT_HANDLE),
+        }
+        block
     }
 
     /// The block at a place.
     #[inline]
     pub fn get(&self, place: u32) -> Block {
-        self.blocks.get(place as usize).copied().unwrap_or_default()
+        self.at(place).copied().unwrap_or_default()
+    }
+
+    #[inline]
+    fn at(&self, place: u32) -> Option<&Block> {
+        match self.own.blocks.get(place as usize) {
+            Some(block) => Some(block),
+            None => self.others.blocks.get((place & !WITHOUT_HANDLE) as usize),
+        }
     }
 
     /// The block at a place, to be changed.
     #[inline]
     pub fn get_mut(&mut self, place: u32) -> Option<&mut Block> {
-        self.blocks.get_mut(place as usize)
+        match place & WITHOUT_HANDLE {
+            0 => self.own.blocks.get_mut(place as usize),
+            _ => self
+                .others
+                .blocks
+                .get_mut((place & !WITHOUT_HANDLE) as usize),
+        }
     }
 
     /// Whether the block at a place is, or was, at `address`.
     #[inline]
     fn is_at(&self, place: u32, address: u64) -> bool {
-        self.blocks
-            .get(place as usize)
-            .is_some_and(|block| block.address == address)
+        self.at(place).is_some_and(|block| block.address == address)
     }
 }
 
@@ -187,7 +224,7 @@ impl AddressTable {
     pub fn fetch_block(&self, blocks: &Blocks, address: u64) {
         let slot = self.slots.get(self.home(tag(address)));
         let place = slot.map_or(u32::MAX, |slot| slot.place());
-        prefetch_at(&blocks.blocks, place as usize);
+        prefetch_at(&blocks.own.blocks, place as usize);
     }
 
     /// The place of the block at `address`.
