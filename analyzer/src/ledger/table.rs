@@ -16,7 +16,7 @@ const SLOTS_MIN: usize = 16;
 /// Binary logarithm of the bytes that a step of a tag is.
 const GRANULE_BITS: u32 = 4;
 /// Binary logarithm of the granules whose addresses have neighbouring slots.
-const REGION_BITS: u32 = 8;
+const REGION_BITS: u32 = 4;
 /// Binary logarithm of the granules that share a home: blocks are seldom smaller.
 const SPREAD_BITS: u32 = 1;
 /// Slots of a region.
@@ -222,9 +222,12 @@ impl AddressTable {
     /// Starts to fetch the block at `address`, if it is the first one looked at, as it mostly is.
     #[inline(always)]
     pub fn fetch_block(&self, blocks: &Blocks, address: u64) {
-        let slot = self.slots.get(self.home(tag(address)));
-        let place = slot.map_or(u32::MAX, |slot| slot.place());
-        prefetch_at(&blocks.own.blocks, place as usize);
+        let tag = tag(address);
+        let slot = self.slots.get(self.home(tag)).copied().unwrap_or_default();
+        // Another block, of a new address: the first place, which costs nothing. A choice of numbers
+        // and not of ways, as it is hard to predict.
+        let is_it = 0u32.wrapping_sub(u32::from(slot.tag() == tag));
+        prefetch_at(&blocks.own.blocks, (slot.place() & is_it) as usize);
     }
 
     /// The place of the block at `address`.
