@@ -13,6 +13,7 @@ use rmtrace_file::merge::{MergeOptions, MergeStats};
 use rmtrace_file::model::{Ended, Mark, Process, Sample};
 use rmtrace_file::{ReadError, TraceReader};
 use rmtrace_format::{Event, Kind};
+use std::mem;
 use std::ops::Range;
 
 /// Processes with higher numbers are not taken: numbers come from a file.
@@ -184,7 +185,7 @@ impl<S: Sink> Ledger<S> {
     /// Takes the book of a running process out.
     fn take(&mut self, number: u32) -> Option<Box<Book>> {
         let slot = self.slots.get_mut(number as usize)?;
-        match std::mem::replace(slot, Slot::Unknown) {
+        match mem::replace(slot, Slot::Unknown) {
             Slot::Running(book) => Some(book),
             other => {
                 *slot = other;
@@ -198,7 +199,7 @@ impl<S: Sink> Ledger<S> {
         if self.waiting.is_empty() {
             return;
         }
-        let waiting = std::mem::take(&mut self.waiting);
+        let waiting = mem::take(&mut self.waiting);
         self.work(&waiting);
         self.waiting = waiting;
         self.waiting.clear();
@@ -246,7 +247,18 @@ impl<S: Sink> Ledger<S> {
 
     fn end(&mut self, mut book: Box<Book>, time_ns: u64, released: bool) {
         let process = book.number();
-        let (blocks, bytes) = book.close(time_ns, &mut self.batch.facts);
+        let (sink, notes, most) = (&mut self.sink, &mut self.batch.notes, self.batch_facts);
+        let (blocks, bytes) = book.close(time_ns, &mut self.batch.facts, |facts| {
+            if facts.len() >= most {
+                let mut batch = Batch {
+                    facts: mem::take(facts),
+                    notes: mem::take(notes),
+                };
+                sink.take(&mut batch);
+                batch.clear();
+                (*facts, *notes) = (batch.facts, batch.notes);
+            }
+        });
         self.note(Note::Ended {
             process,
             time_ns,
@@ -263,11 +275,11 @@ impl<S: Sink> Ledger<S> {
     /// Ends the processes that were leaving.
     #[cold]
     fn let_go(&mut self, released: bool) {
-        for number in std::mem::take(&mut self.leaving) {
+        for number in mem::take(&mut self.leaving) {
             let Some(slot) = self.slots.get_mut(number as usize) else {
                 continue;
             };
-            match std::mem::replace(slot, Slot::Unknown) {
+            match mem::replace(slot, Slot::Unknown) {
                 Slot::Leaving(book, time_ns) => self.end(book, time_ns, released),
                 other => *slot = other,
             }
@@ -351,7 +363,8 @@ impl<S: Sink> Consumer for Ledger<S> {
         if let Some(slot) = self.slot(child) {
             *slot = Slot::Running(book);
         }
-        if let Some(without) = without {
+        // Of which kind inherited blocks are is not known: a filter leaves them out.
+        if let Some(without) = without.filter(|_| !self.filter.is_active()) {
             self.note(Note::Forked {
                 child,
                 parent,
@@ -367,7 +380,11 @@ impl<S: Sink> Consumer for Ledger<S> {
             return;
         };
         let time_ns = self.last_ns.max(event.time_ns).max(book.start_ns());
-        for (bytes, is_there) in book.inherit(event).into_iter().flatten() {
+        let changes = book.inherit(event);
+        if self.filter.is_active() {
+            return;
+        }
+        for (bytes, is_there) in changes.into_iter().flatten() {
             self.note(Note::Inherited {
                 process: child,
                 time_ns,

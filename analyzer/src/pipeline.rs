@@ -58,6 +58,7 @@ pub fn analyze(
     let window = options.merge.window.as_ref();
     let wanted = Wanted {
         start_ns: window.map_or(0, |window| window.start),
+        whole: options.merge.threads.is_none() && !options.filter.is_active(),
         details: options.details,
         classes: options.classes,
     };

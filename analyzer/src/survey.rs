@@ -34,6 +34,8 @@ enum Slot {
 pub(crate) struct Wanted {
     /// Where the run, or the part of it, begins.
     pub start_ns: u64,
+    /// Whether all calls and blocks are looked at, in the time that is.
+    pub whole: bool,
     /// Whether details are.
     pub details: bool,
     /// Size classes that a person thinks of.
@@ -45,6 +47,7 @@ impl Wanted {
     pub fn from(start_ns: u64) -> Wanted {
         Wanted {
             start_ns,
+            whole: true,
             details: true,
             classes: None,
         }
@@ -240,8 +243,8 @@ impl Survey {
             let Slot::Ended(mut report, peaks_seen) = slot else {
                 continue;
             };
-            // Blocks of a pause are not known.
-            if self.run.was_paused {
+            // Blocks of a pause are not known, nor what a filter leaves out.
+            if self.run.was_paused || !self.wanted.whole {
                 report.invisible = None;
             }
             // It had ended when the run came to its peak.

@@ -43,7 +43,8 @@ pub struct Args {
     /// Write the same settings here as constants of C
     #[arg(long, value_name = "rmalloc_config.h")]
     header: Option<PathBuf>,
-    /// Threads to work with: 1, or up to 3 (default: as many as there are processors)
+    /// Threads: with 1 everything is done by one, with more reading, ledger and measures each have their own
+    /// [default: the number of processors]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// Print JSON (docs/handle-table.md) instead of text

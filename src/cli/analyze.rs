@@ -13,7 +13,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Report what a recorded program asked of its allocator: sizes, lifetimes, peaks, handle table.
+/// Report what a recorded program asked of its allocator: sizes, lifetimes, phases, peaks, size classes, what
+/// relocation could save, the handle table.
 #[derive(clap::Args)]
 pub struct Args {
     /// A trace file, or the directory that LD_PRELOAD left
@@ -39,7 +40,8 @@ pub struct Args {
     /// Tell the best K size classes for this trace, too (1 to 128)
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u8).range(1..=128))]
     classes: Option<u8>,
-    /// Threads to work with: 1, or up to 3 (default: as many as there are processors)
+    /// Threads: with 1 everything is done by one, with more reading, ledger and measures each have their own
+    /// [default: the number of processors]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 }

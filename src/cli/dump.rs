@@ -14,9 +14,9 @@ use std::process::ExitCode;
 /// Write the events in time order, one a line (a realloc is two: its begin and its end).
 #[derive(clap::Args)]
 pub struct Args {
-    /// Trace file, or the directory that LD_PRELOAD left.
+    /// A trace file, or the directory that LD_PRELOAD left.
     trace: PathBuf,
-    /// End after so many lines of events.
+    /// Stop after N lines of events.
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
     #[command(flatten)]

@@ -46,7 +46,7 @@ enum Compression {
     Zstd,
     /// zstd, level 12: a tenth smaller, four to six times slower
     Small,
-    /// Not at all
+    /// not at all
     None,
 }
 

@@ -34,7 +34,7 @@ pub struct Part {
     /// Only this process: its number in the trace, its pid, its name or its role
     #[arg(long, value_name = "P", help_heading = "Which part")]
     pub process: Option<String>,
-    /// Only calls of these threads: number, tid or name, in each process; may be repeated
+    /// Only calls of these threads: number, tid or name, in each process; several are separated by commas
     #[arg(
         long,
         value_name = "T",
@@ -45,7 +45,7 @@ pub struct Part {
     /// Only calls from this moment on: 1.5s, 300ms, 20% of the run, or the name of a mark
     #[arg(long, value_name = "WHEN", help_heading = "Which part")]
     pub from: Option<When>,
-    /// Only calls before this moment
+    /// Only calls before this moment, said in the same ways
     #[arg(long, value_name = "WHEN", help_heading = "Which part")]
     pub to: Option<When>,
 }
@@ -170,6 +170,7 @@ impl Which {
         if let Some(sizes) = &self.size {
             selected.remarks.push(match sizes.end {
                 u64::MAX => format!("only blocks of {} bytes and more", sizes.start),
+                end if end - sizes.start == 1 => format!("only blocks of {} bytes", sizes.start),
                 end => format!("only blocks of {} to {} bytes", sizes.start, end - 1),
             });
             selected.filter.sizes = Some(sizes.clone());

@@ -549,9 +549,15 @@ impl Book {
         Some((block.bytes, false))
     }
 
-    /// The process ends, or the run does: tells of all blocks that were kept. Returns blocks and bytes
-    /// that live, counted anew in the tables, inherited ones included.
-    pub fn close(&mut self, now_ns: u64, out: &mut Vec<Fact>) -> (u64, u64) {
+    /// The process ends, or the run does: tells of all blocks that were kept, some at a time, and has
+    /// them handed on. Returns blocks and bytes that live, counted anew in the tables, inherited ones
+    /// included.
+    pub fn close(
+        &mut self,
+        now_ns: u64,
+        out: &mut Vec<Fact>,
+        mut hand_on: impl FnMut(&mut Vec<Fact>),
+    ) -> (u64, u64) {
         self.flags = 0;
         let inherited = match (&self.inherited, self.filtered) {
             (Some(inherited), false) => inherited.left(),
@@ -570,6 +576,7 @@ impl Book {
             live.add(block.bytes);
             if !block.inherited {
                 out.push(self.fact(What::Kept, now_ns, &block, place));
+                hand_on(out);
             }
         }
         (live.blocks, live.bytes)
