@@ -16,7 +16,7 @@ const SLOTS_MIN: usize = 16;
 /// Binary logarithm of the bytes that a step of a tag is.
 const GRANULE_BITS: u32 = 4;
 /// Binary logarithm of the granules whose addresses have neighbouring slots.
-const REGION_BITS: u32 = 4;
+const REGION_BITS: u32 = 3;
 /// Binary logarithm of the granules that share a home: blocks are seldom smaller.
 const SPREAD_BITS: u32 = 1;
 /// Slots of a region.
