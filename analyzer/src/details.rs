@@ -57,7 +57,7 @@ pub struct Details {
 }
 
 /// What only one process has: pages, bounds, the age of its blocks. In the run's details it is that of
-/// the process with the highest peak of live bytes.
+/// the process with the highest peak of live bytes, inherited blocks left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct HeapReport {
     /// Number of the process.
@@ -204,14 +204,8 @@ impl Collector {
         self.between_marks.mark(time_ns, name);
     }
 
-    /// The process ends after `peaks` peaks, the highest of `peak_bytes` live bytes.
-    pub fn finish(
-        mut self,
-        peaks: Peaks,
-        start_ns: u64,
-        end_ns: u64,
-        peak_bytes: u64,
-    ) -> Box<Ended> {
+    /// The process ends after `peaks` peaks.
+    pub fn finish(mut self, peaks: Peaks, start_ns: u64, end_ns: u64) -> Box<Ended> {
         self.mirror = Mirror::default();
         Box::new(Ended {
             sizes: self.sizes.finish(peaks),
@@ -219,7 +213,6 @@ impl Collector {
             peaks,
             end_ns,
             duration_ns: end_ns.saturating_sub(start_ns),
-            peak_bytes,
         })
     }
 }
@@ -232,7 +225,6 @@ pub(crate) struct Ended {
     peaks: Peaks,
     end_ns: u64,
     duration_ns: u64,
-    peak_bytes: u64,
 }
 
 impl Ended {
@@ -328,10 +320,12 @@ impl Totals {
         self.sizes.merge(&ended.sizes);
         self.pages.merge(&of.pages.sums(ended.end_ns));
         self.bounds.merge(&of.bounds.sums(ended.end_ns));
-        // Of equals the first that ended.
+        // Of equals the first that ended. What a process inherited is not in these figures, so it does
+        // not count here.
+        let peak_bytes = of.bounds.live_bytes_peak();
         let highest = self.heap.as_ref().map(|(bytes, _)| *bytes);
-        if highest.is_none_or(|bytes| ended.peak_bytes > bytes) {
-            self.heap = Some((ended.peak_bytes, ended.heap()));
+        if highest.is_none_or(|bytes| peak_bytes > bytes) {
+            self.heap = Some((peak_bytes, ended.heap()));
         }
     }
 

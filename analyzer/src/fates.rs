@@ -28,7 +28,7 @@ impl Sum {
 /// Follows the blocks of a process.
 #[derive(Debug, Default)]
 pub(crate) struct Fates {
-    /// The bytes clock.
+    /// Sizes of blocks and what resizes added: the bytes clock, but for blocks that are left out.
     requested: u64,
     allocated: u64,
     freed: Sum,
@@ -46,7 +46,7 @@ impl Measure for Fates {
         match fact.what {
             What::Born => {
                 self.allocated += 1;
-                self.requested = fact.clock_bytes;
+                self.requested = self.requested.wrapping_add(fact.bytes);
             }
             What::Freed => self.freed.add(fact.bytes),
             What::Resized => self.resized(fact),
@@ -58,8 +58,9 @@ impl Measure for Fates {
 
 impl Fates {
     fn resized(&mut self, fact: &Fact) {
-        self.requested = fact.clock_bytes;
+        let more = fact.bytes.saturating_sub(fact.old_bytes);
         let less = fact.old_bytes.saturating_sub(fact.bytes);
+        self.requested = self.requested.wrapping_add(more);
         self.shrunk = self.shrunk.wrapping_add(less);
     }
 

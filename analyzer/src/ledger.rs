@@ -351,7 +351,8 @@ impl<S: Sink> Consumer for Ledger<S> {
         if let Some(slot) = self.slot(child) {
             *slot = Slot::Running(book);
         }
-        if let Some(without) = without {
+        // Inherited blocks are left out: nothing is known of their birth.
+        if let Some(without) = without.filter(|_| !self.filter.is_active()) {
             self.note(Note::Forked {
                 child,
                 parent,
@@ -367,7 +368,11 @@ impl<S: Sink> Consumer for Ledger<S> {
             return;
         };
         let time_ns = self.last_ns.max(event.time_ns).max(book.start_ns());
-        for (bytes, is_there) in book.inherit(event).into_iter().flatten() {
+        let changes = book.inherit(event);
+        if self.filter.is_active() {
+            return;
+        }
+        for (bytes, is_there) in changes.into_iter().flatten() {
             self.note(Note::Inherited {
                 process: child,
                 time_ns,

@@ -254,10 +254,8 @@ impl Measures {
         let figures = self.figures(now_ns, own, live, released);
         let integral = self.integral(now_ns);
         let invisible = self.invisible();
-        let (start_ns, peak_bytes) = (self.about.start_ns, self.heap.most_bytes);
-        let details = self
-            .details
-            .finish(self.peaks, start_ns, now_ns, peak_bytes);
+        let start_ns = self.about.start_ns;
+        let details = self.details.finish(self.peaks, start_ns, now_ns);
         let mut report = self.about;
         report.end_ns = now_ns.max(report.start_ns);
         report.duration_ns = report.end_ns - report.start_ns;
