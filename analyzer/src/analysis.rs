@@ -43,6 +43,16 @@ impl Analysis {
         Analysis::of(Filter::default(), Wanted::from(0))
     }
 
+    /// An analysis of the blocks that a filter takes.
+    pub fn filtered(filter: Filter) -> Analysis {
+        let whole = !filter.is_active();
+        let wanted = Wanted {
+            whole,
+            ..Wanted::from(0)
+        };
+        Analysis::of(filter, wanted)
+    }
+
     /// An analysis of some of the blocks.
     pub(crate) fn of(filter: Filter, wanted: Wanted) -> Analysis {
         Analysis {

@@ -216,6 +216,11 @@ impl Bounds {
         }
     }
 
+    /// The most live bytes, inherited blocks left out.
+    pub fn live_bytes_peak(&self) -> u64 {
+        self.live.most
+    }
+
     /// What can be summed over processes, when this one has ended.
     pub fn sums(&self, end_ns: u64) -> Sums {
         let of = |sum: &Sum| (sum.integral(end_ns), sum.now);

@@ -7,7 +7,6 @@ use crate::between_marks::{BetweenMarks, BetweenMarksReport};
 use crate::bounds::{self, Bounds, BoundsReport, MeanBounds, Overhead};
 use crate::exact_sizes::{ExactSizes, ExactSizesReport, SizeCounts};
 use crate::fact::{Fact, Measure, Peaks, What};
-use crate::fates::Sum;
 use crate::growth::{Growth, GrowthReport};
 use crate::handles::{Handles, HandlesReport};
 use crate::lifetime_by_thread::{ByThread, LifetimeByThreadReport, ThreadSums};
@@ -62,7 +61,7 @@ pub struct Details {
 }
 
 /// What only one process has: pages, bounds, the age of its blocks. In the run's details it is that of
-/// the process with the highest peak of live bytes.
+/// the process with the highest peak of live bytes, inherited blocks left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct HeapReport {
     /// Number of the process.
@@ -212,12 +211,12 @@ impl Collector {
         self.between_marks.mark(time_ns, name);
     }
 
-    /// The process ends after `peaks` peaks, the highest of so many live blocks and bytes.
+    /// The process ends after `peaks` peaks; it had so many live blocks at most.
     pub fn finish(
         mut self,
         peaks: Peaks,
         (start_ns, end_ns): (u64, u64),
-        highest: Sum,
+        blocks_peak: u64,
     ) -> Box<Ended> {
         self.mirror = Mirror::default();
         Box::new(Ended {
@@ -226,7 +225,7 @@ impl Collector {
             peaks,
             end_ns,
             duration_ns: end_ns.saturating_sub(start_ns),
-            highest,
+            blocks_peak,
         })
     }
 }
@@ -239,7 +238,7 @@ pub(crate) struct Ended {
     peaks: Peaks,
     end_ns: u64,
     duration_ns: u64,
-    highest: Sum,
+    blocks_peak: u64,
 }
 
 impl Ended {
@@ -339,13 +338,15 @@ impl Totals {
         self.sizes.merge(&ended.sizes);
         self.pages.merge(&of.pages.sums(ended.end_ns));
         self.bounds.merge(&of.bounds.sums(ended.end_ns));
-        // Of equals the first that ended.
+        // Of equals the first that ended. What a process inherited is not in these figures, so it does
+        // not count here.
+        let peak_bytes = of.bounds.live_bytes_peak();
         let highest = self.heap.as_ref().map(|(bytes, _)| *bytes);
-        if highest.is_none_or(|bytes| ended.highest.bytes > bytes) {
-            self.heap = Some((ended.highest.bytes, ended.heap()));
+        if highest.is_none_or(|bytes| peak_bytes > bytes) {
+            self.heap = Some((peak_bytes, ended.heap()));
         }
         // Of equals the one with the lowest number.
-        let key = (ended.highest.blocks, Reverse(of.process));
+        let key = (ended.blocks_peak, Reverse(of.process));
         if self.handles.as_ref().is_none_or(|(most, _)| key > *most) {
             self.handles = Some((key, of.handles.report(ended.end_ns)));
         }

@@ -28,7 +28,7 @@ impl Sum {
 /// Follows the blocks of a process.
 #[derive(Debug, Default)]
 pub(crate) struct Fates {
-    /// Bytes of births, and what resizes added.
+    /// Sizes of blocks and what resizes added: the bytes clock, but for blocks that are left out.
     requested: u64,
     allocated: u64,
     freed: Sum,

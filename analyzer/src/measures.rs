@@ -260,13 +260,10 @@ impl Measures {
         let figures = self.figures(now_ns, own, live, released);
         let integral = self.integral(now_ns);
         let invisible = self.invisible();
-        let highest = Sum {
-            blocks: self.heap.most_blocks.blocks,
-            bytes: self.heap.most_bytes,
-        };
+        let blocks_peak = self.heap.most_blocks.blocks;
         let lived = (self.about.start_ns, now_ns);
         let details = self.details.take();
-        let details = details.map(|details| details.finish(self.peaks, lived, highest));
+        let details = details.map(|details| details.finish(self.peaks, lived, blocks_peak));
         let mut report = self.about;
         report.end_ns = now_ns.max(report.start_ns);
         report.duration_ns = report.end_ns - report.start_ns;

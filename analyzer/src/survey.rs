@@ -401,8 +401,12 @@ impl Totals {
         let displaced = figures.lifetime.shares.displaced;
         figures.lifetime = lifetimes.report(blocks.allocated, blocks.never_freed, displaced);
         figures.lifetime_by_size = lifetimes.by_size();
-        figures.macro_lifetime =
-            MacroLifetime::new(&figures.lifetime.ns, integral, blocks.allocated, last_ns);
+        figures.macro_lifetime = MacroLifetime::new(
+            &figures.lifetime.ns,
+            integral,
+            blocks.allocated,
+            last_ns.saturating_sub(run.start_ns),
+        );
         figures.size_histogram = sizes.bins();
         figures.peak = run.gauge.peak(0);
         figures.bytes.peak_live = figures.peak.live_bytes;

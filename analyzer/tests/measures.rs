@@ -1,15 +1,18 @@
 //! Every measure against its slow, obvious twin, over random streams of several processes.
 
+mod identities;
 mod twin;
 
+use identities::About;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use rmtrace_analyzer::ledger::Filter;
 use rmtrace_analyzer::report::Figures;
 use rmtrace_analyzer::{Analysis, Report, TraceInfo};
 use rmtrace_file::consumer::Consumer;
 use rmtrace_file::model::{Ended, Mark, Process, Sample, StartedBy};
 use rmtrace_format::record::MARK_STOP;
-use rmtrace_format::{Entry, Event, Step};
+use rmtrace_format::{Entry, Event, Kind, Step};
 use twin::{Delivery, Twin};
 
 /// Raw material of one step; what it means depends on what is there when its turn comes.
@@ -284,14 +287,20 @@ fn apply(analysis: &mut Analysis, delivery: &Delivery) {
     }
 }
 
-/// Figures without the sentence, which is looked at elsewhere.
+/// First figures, without the sentence. Details have twins beside their code; here they are held to
+/// the first figures by `identities`.
 fn without_words(mut figures: Figures) -> Figures {
+    figures.details = None;
     figures.handle_table.reasoning.clear();
     figures
 }
 
 fn report(deliveries: &[Delivery]) -> Report {
-    let mut analysis = Analysis::new();
+    filtered(deliveries, Filter::default())
+}
+
+fn filtered(deliveries: &[Delivery], filter: Filter) -> Report {
+    let mut analysis = Analysis::filtered(filter);
     deliveries
         .iter()
         .for_each(|delivery| apply(&mut analysis, delivery));
@@ -316,6 +325,7 @@ proptest! {
         }
         let twin = maker.twin;
         let report = analysis.finish(&TraceInfo::default());
+        identities::hold(&report, About { is_apart: false, is_filtered: false });
         prop_assert_eq!(report.duration_ns, twin.duration_ns());
         prop_assert_eq!(report.processes.len(), twin.processes.len());
         let (_, blocks_at_peak) = twin.run_peak(twin::count);
@@ -329,6 +339,68 @@ proptest! {
         }
         prop_assert_eq!(without_words(report.figures), twin.run());
     }
+}
+
+proptest! {
+    /// Without forks and ends of processes.
+    #[test]
+    fn the_details_of_a_run_are_those_of_its_only_process(mut dice in vec(dice(), 1..250)) {
+        let mut maker = Maker::default();
+        for dice in &mut dice {
+            if (85..94).contains(&dice.what) {
+                dice.what = 0;
+            }
+            maker.step(dice);
+        }
+        let report = report(&maker.deliveries);
+        prop_assert_eq!(report.processes.len(), 1);
+        identities::hold(&report, About { is_apart: false, is_filtered: false });
+    }
+
+    /// What is told of the blocks of all sizes, or of all kinds, adds up to what is told without a filter.
+    #[test]
+    fn filtered_figures_add_up(dice in vec(dice(), 0..250), limit in 1u64..3_000) {
+        let mut maker = Maker::default();
+        dice.iter().for_each(|dice| maker.step(dice));
+        let whole = report(&maker.deliveries);
+        let kinds = [Kind::Malloc, Kind::Calloc, Kind::Realloc, Kind::Memalign];
+        let by_kind = kinds.map(|kind| Filter { kind: Some(kind), ..Filter::default() });
+        let by_size = [0..limit, limit..u64::MAX].map(|sizes| Filter { sizes: Some(sizes), ..Filter::default() });
+        for parts in [&by_kind[..], &by_size[..]] {
+            let mut sums = [0; 14];
+            for part in parts {
+                let part = filtered(&maker.deliveries, part.clone());
+                identities::hold(&part, About { is_apart: false, is_filtered: true });
+                prop_assert_eq!(part.processes.len(), whole.processes.len());
+                prop_assert_eq!(part.duration_ns, whole.duration_ns);
+                prop_assert!(part.figures.peak.live_bytes <= whole.figures.peak.live_bytes);
+                sums.iter_mut().zip(additive(&part.figures)).for_each(|(sum, of)| *sum += of);
+            }
+            prop_assert_eq!(sums, additive(&whole.figures));
+        }
+    }
+}
+
+/// Figures without inherited blocks that add up.
+fn additive(of: &Figures) -> [u64; 14] {
+    let details = of.details.as_ref().unwrap();
+    let fates = &details.temporary.fates;
+    [
+        of.blocks.allocated,
+        of.blocks.never_freed,
+        of.bytes.never_freed,
+        of.frees.total - of.frees.inherited,
+        of.frees.cross_thread,
+        of.lifetime.shares.below_1us,
+        of.lifetime.shares.displaced,
+        details.rates.bytes_allocated.iter().sum(),
+        details.rates.bytes_freed.iter().sum(),
+        details.rates.reallocs.iter().sum(),
+        fates.within[2].part.bytes,
+        fates.later.bytes,
+        details.growth.final_bytes,
+        details.odd_requests.powers_of_two,
+    ]
 }
 
 /// The random streams reach what they are meant to reach.

@@ -10,16 +10,19 @@ pub mod seal;
 pub mod seeds;
 
 use pieces::{Pieces, Scene};
+use rmtrace_analyzer::ledger::Filter;
+use rmtrace_analyzer::{Options, Report, analyze, text};
 use rmtrace_file::frame::Frame;
 use rmtrace_file::gather::{PackOptions, pack};
+use rmtrace_file::merge::MergeOptions;
 use rmtrace_file::reader::FrameScratch;
 use rmtrace_file::table::AddressTables;
 use rmtrace_file::{
     Consumer, Ended, Mark, Process, Sample, Segment, TraceReader, TraceWriter, Window,
     WindowEncoder, verify,
 };
-use rmtrace_format::Event;
 use rmtrace_format::record::{Item, RECORD_BYTES_MAX, Records, UNIT_BYTES, encode};
+use rmtrace_format::{Event, Kind};
 use std::cell::RefCell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -40,6 +43,7 @@ pub struct Target {
 /// All targets.
 pub const TARGETS: &[Target] = &[
     target("trace", target_trace, "trace", true),
+    target("analyze", target_analyze, "trace", true),
     target("frame", target_frame, "trace", true),
     target("records", target_records, "records", true),
     target("run", target_run, "run", true),
@@ -179,6 +183,111 @@ pub fn target_trace(data: &[u8]) {
         && let Ok(reader) = TraceReader::from_file(file_of(&sealed), path)
     {
         read_all(&reader);
+    }
+}
+
+/// Which part of a trace is analyzed, from 64 bits.
+#[derive(Clone, Copy)]
+struct Part(u64);
+
+impl Part {
+    /// Some bits from `at` on, below `below`.
+    fn bits(self, at: u32, below: u64) -> u64 {
+        (self.0 >> at) % below
+    }
+
+    fn merge(self, reader: &TraceReader) -> MergeOptions<'static> {
+        let last_ns = reader.ticks().map_or(0, |(_, last)| reader.ns(last));
+        let moment = |eighths: u64| (u128::from(last_ns) * u128::from(eighths) / 8) as u64;
+        let from = self.bits(8, 8);
+        let to = from + 1 + self.bits(12, 8);
+        MergeOptions {
+            processes: (self.bits(0, 4) == 1)
+                .then(|| reader.with_ancestors(self.bits(16, 4) as u32)),
+            threads: (self.bits(2, 4) == 1).then(|| vec![0, self.bits(20, 8) as u32]),
+            window: (self.bits(4, 2) == 1).then(|| moment(from)..moment(to).max(moment(from) + 1)),
+            ..MergeOptions::default()
+        }
+    }
+
+    fn filter(self) -> Filter {
+        let kinds = [Kind::Malloc, Kind::Calloc, Kind::Realloc, Kind::Memalign];
+        let low = self.bits(32, 256);
+        Filter {
+            sizes: (self.bits(5, 2) == 1).then(|| low..low + 1 + self.bits(40, 1 << 12)),
+            kind: (self.bits(6, 4) == 1).then(|| kinds[self.bits(52, 4) as usize]),
+        }
+    }
+}
+
+/// A report of a part, and whether reading ended early.
+fn analyzed(reader: &TraceReader, part: Part, filter: Filter, threads: usize) -> (Report, bool) {
+    let options = Options {
+        filter,
+        merge: part.merge(reader),
+        threads,
+        ..Options::default()
+    };
+    let (report, error) = analyze(reader, "input", options);
+    (report, error.is_some())
+}
+
+/// Analyzes a part with one thread and with several, and renders it. Returns the blocks allocated and
+/// the first size above the largest.
+fn analyze_part(reader: &TraceReader, part: Part, threads: usize) -> (u64, u64) {
+    let one = analyzed(reader, part, part.filter(), 1);
+    let more = analyzed(reader, part, part.filter(), threads);
+    assert!(one == more, "{threads} threads say something else");
+    let (report, _) = one;
+    let of = &report.figures;
+    let details = of.details.as_ref().expect("details of the run");
+    let (temporary, survival) = (&details.temporary.fates, &details.survival);
+    assert_eq!(temporary.blocks, of.blocks.allocated);
+    assert_eq!(survival.freed + survival.censored, of.blocks.allocated);
+    let born: u64 = details.rates.allocations.iter().sum();
+    assert_eq!(born, of.blocks.allocated);
+    for all_processes in [false, true] {
+        text::render(&report, text::Options { all_processes });
+    }
+    let above = of.size_histogram.last().map_or(0, |bin| bin.high);
+    (of.blocks.allocated, above)
+}
+
+/// Analyzes all of a trace and a part of it.
+fn analyze_parts(reader: &TraceReader, part: Part) {
+    let threads = 2 + 2 * part.bits(56, 2) as usize;
+    let (allocated, above) = analyze_part(reader, Part(0), threads);
+    analyze_part(reader, part, 6 - threads);
+    // Blocks below and above some size are all blocks; one of 2^64 - 1 bytes is below no limit.
+    let limit = 1 + part.bits(24, 512);
+    let parts = [0..limit, limit..u64::MAX].map(|sizes| {
+        let filter = Filter {
+            sizes: Some(sizes),
+            kind: None,
+        };
+        analyzed(reader, Part(0), filter, 1)
+            .0
+            .figures
+            .blocks
+            .allocated
+    });
+    assert!(above == u64::MAX || parts[0] + parts[1] == allocated);
+}
+
+/// Analysis: any trace that opens has a report, of the whole and of a part that follows from the bytes,
+/// the same with any number of threads.
+pub fn target_analyze(data: &[u8]) {
+    let path = Path::new("input");
+    let low = u64::from(crc32fast::hash(data));
+    let part = Part(low << 32 | u64::from(crc32fast::hash(&low.to_le_bytes())));
+    if let Ok(reader) = TraceReader::from_file(file_of(data), path) {
+        analyze_parts(&reader, part);
+    }
+    let sealed = seal::trace(data);
+    if sealed != data
+        && let Ok(reader) = TraceReader::from_file(file_of(&sealed), path)
+    {
+        analyze_parts(&reader, part);
     }
 }
 

@@ -135,8 +135,6 @@ fn size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Reads a number of bytes as `64M`.
-
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     match record(args) {

@@ -161,8 +161,9 @@ impl Sums {
             mean_of(self.live_integral, self.live_end),
         );
         if duration_ns != 0 {
-            // Not from the rounded means.
+            // Not from the rounded mean of pages.
             let held = self.pages_integral.saturating_mul(PAGE_BYTES.into());
+            of_time.held_bytes = mean_of(held, 0);
             of_time.external_fragmentation_ppm = lost_ppm(held, self.live_integral);
         }
         let occupancy = |level: usize| {

@@ -215,7 +215,7 @@ mod tests {
 most                  900   3,600.0   1,776.6    50.7 %  at 899.0 ms
 peak of live bytes    900   3,600.0   1,776.6    50.7 %
 most not live         900   3,600.0   1,776.6    50.7 %  at 899.0 ms
-mean over time        495   1,980.0   1,236.0    37.6 %
+mean over time        495   1,981.8   1,236.0    37.6 %
 at the end            900   3,600.0   1,776.6    50.7 %
 ";
         assert!(text.starts_with(expected), "{text}");
