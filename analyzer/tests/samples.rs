@@ -256,15 +256,17 @@ fn blocks_filtered_by_the_analysis_are_those_filtered_by_hand() {
             let by_hand = filtered_by_hand(&all, &filter);
             let found = facts(&reader, &filter);
             assert_eq!(found.len(), by_hand.len(), "{name}: {filter:?}");
-            // Kept blocks come in the order of a table.
+            // Kept blocks come in the order of a table, and handles are those of a table that has only
+            // the wanted blocks.
             let in_order = |facts: &[Fact]| {
-                let mut facts = facts.to_vec();
+                let without_handle = |fact: &Fact| Fact { handle: 0, ..*fact };
+                let mut facts: Vec<Fact> = facts.iter().map(without_handle).collect();
                 facts.sort_by_key(|fact| {
                     (
                         fact.time_ns,
                         fact.what == What::Kept,
                         match fact.what {
-                            What::Kept => (fact.process, fact.handle),
+                            What::Kept => (fact.process, fact.address),
                             _ => (0, 0),
                         },
                     )
