@@ -108,10 +108,10 @@ impl Measures {
     /// Facts of the process.
     pub fn facts(&mut self, run: &mut Run, facts: &[Fact]) {
         for (at, fact) in facts.iter().enumerate() {
-            if let Some(later) = facts.get(at + FACTS_AHEAD) {
-                if let Some(details) = &self.details {
-                    details.fetch(later);
-                }
+            if let Some(details) = &self.details
+                && let Some(later) = facts.get(at + FACTS_AHEAD)
+            {
+                details.fetch(later);
             }
             // What happened is looked at here, once: in the copies of `all` it is known, and no measure
             // branches on it again. The order of births and deaths is hard to predict for a processor.
