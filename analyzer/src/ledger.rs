@@ -7,6 +7,7 @@ mod inherited;
 mod table;
 
 use crate::fact::Fact;
+use crate::first::First;
 use book::Book;
 use rmtrace_file::consumer::Consumer;
 use rmtrace_file::merge::{MergeOptions, MergeStats};
@@ -50,7 +51,7 @@ impl Filter {
 }
 
 /// What happened beside the facts.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum Note {
     /// A process appeared.
     Started(Box<Process>, u64),
@@ -79,6 +80,8 @@ pub(crate) enum Note {
         /// Blocks and bytes found in its tables, inherited ones included.
         blocks: u64,
         bytes: u64,
+        /// Its first figures, if they were told on the way.
+        first: Option<Box<First>>,
     },
     /// A mark.
     Mark(Box<Mark>, u64),
@@ -265,6 +268,7 @@ impl<S: Sink> Ledger<S> {
             released,
             blocks,
             bytes,
+            first: None,
         });
         if let Some(slot) = self.slot(process) {
             *slot = Slot::Ended;

@@ -15,6 +15,7 @@ pub mod details;
 pub mod exact_sizes;
 pub mod fact;
 mod fates;
+mod first;
 mod grid;
 pub mod growth;
 pub mod handle_table;

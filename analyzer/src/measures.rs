@@ -1,21 +1,20 @@
 //! All measures of one process: who is told of what. The measures have files of their own.
 
-use crate::counts::Counts;
-use crate::cross_thread::Frees;
 use crate::details;
 use crate::fact::{Fact, Measure, Peaks, What};
-use crate::fates::{Fates, Sum};
+use crate::fates::Sum;
+use crate::first::First;
 use crate::handle_table::HandleTable;
 use crate::heritage::Heritage;
 use crate::histogram::SizeHistogram;
 use crate::invisible::{self, Invisible};
 use crate::lifetime::{self, MacroLifetime};
 use crate::live::{Gauge, Live};
-use crate::realloc::Reallocs;
 use crate::report::{Blocks, Bytes, Checks, Figures, ProcessReport};
 use crate::resident;
 use crate::run::Run;
 use crate::series::BINS_PROCESS;
+use crate::survey::Wanted;
 use rmtrace_file::model::Sample;
 
 /// How many facts before its turn what a fact needs is fetched.
@@ -31,12 +30,9 @@ pub(crate) struct Measures {
     /// New peaks of `heap`.
     peaks: Peaks,
     heritage: Heritage,
-    fates: Fates,
-    counts: Counts,
-    sizes: SizeHistogram,
-    lifetimes: lifetime::Collector,
-    frees: Frees,
-    reallocs: Reallocs,
+    first: First,
+    /// Whether another thread tells `first`.
+    first_elsewhere: bool,
     details: Option<details::Collector>,
     /// Peaks of the run that have been noted, by their number.
     peaks_seen: u64,
@@ -63,20 +59,18 @@ pub(crate) struct Ended {
 
 impl Measures {
     /// A process that begins now.
-    pub fn new(about: ProcessReport, run: &Run, with_details: bool) -> Measures {
+    pub fn new(about: ProcessReport, run: &Run, wanted: &Wanted) -> Measures {
         let (number, start_ns) = (about.number, about.start_ns);
         Measures {
             about,
             heap: Gauge::new(start_ns, BINS_PROCESS),
             peaks: Peaks::default(),
             heritage: Heritage::default(),
-            fates: Fates::default(),
-            counts: Counts::default(),
-            sizes: SizeHistogram::default(),
-            lifetimes: lifetime::Collector::default(),
-            frees: Frees::default(),
-            reallocs: Reallocs::default(),
-            details: with_details.then(|| details::Collector::new(number, start_ns)),
+            first: First::default(),
+            first_elsewhere: wanted.first_elsewhere,
+            details: wanted
+                .details
+                .then(|| details::Collector::new(number, start_ns)),
             peaks_seen: run.peaks(),
             at_run_peak: Sum::default(),
             has_left: false,
@@ -93,6 +87,11 @@ impl Measures {
     /// When it started.
     pub fn start_ns(&self) -> u64 {
         self.about.start_ns
+    }
+
+    /// Takes the first figures that were told elsewhere.
+    pub fn take_first(&mut self, first: First) {
+        self.first = first;
     }
 
     /// It ended: what is sampled of it from now on is nobody's.
@@ -139,12 +138,9 @@ impl Measures {
     fn all(&mut self, run: &mut Run, fact: &Fact) {
         let before = self.peaks;
         self.live(run, fact);
-        self.fates.fact(fact, before);
-        self.counts.fact(fact, before);
-        self.sizes.fact(fact, before);
-        self.lifetimes.fact(fact, before);
-        self.frees.fact(fact, before);
-        self.reallocs.fact(fact, before);
+        if !self.first_elsewhere {
+            self.first.fact(fact, before);
+        }
         if let Some(details) = &mut self.details {
             details.fact(fact, before);
         }
@@ -274,8 +270,8 @@ impl Measures {
         Ended {
             report,
             peaks_seen: self.peaks_seen,
-            sizes: self.sizes,
-            lifetimes: self.lifetimes,
+            sizes: self.first.sizes,
+            lifetimes: self.first.lifetimes,
             details,
             integral,
         }
@@ -291,14 +287,18 @@ impl Measures {
         let number = self.about.number;
         let dropped = self.about.dropped.iter();
         let dropped = dropped.fold(0u64, |sum, of| sum.saturating_add(of.calls));
-        let events = self.counts.events(dropped);
+        let events = self.first.counts.events(dropped);
         let peak = self.heap.peak(number);
         let (blocks, bytes) =
-            self.fates
+            self.first
+                .fates
                 .report(own, live, released, peak.live_bytes, &self.heritage);
-        let allocated = self.fates.allocated();
-        let displaced = self.fates.displaced_own;
-        let lifetime = self.lifetimes.report(allocated, own.blocks, displaced);
+        let allocated = self.first.fates.allocated();
+        let displaced = self.first.fates.displaced_own;
+        let lifetime = self
+            .first
+            .lifetimes
+            .report(allocated, own.blocks, displaced);
         let duration_ns = now_ns.saturating_sub(self.about.start_ns);
         Figures {
             checks: check(&events, &blocks, &bytes),
@@ -307,7 +307,7 @@ impl Measures {
             bytes,
             peak,
             mean: self.heap.mean(self.about.start_ns, now_ns),
-            size_histogram: self.sizes.bins(),
+            size_histogram: self.first.sizes.bins(),
             macro_lifetime: MacroLifetime::new(
                 &lifetime.ns,
                 self.integral(now_ns),
@@ -315,9 +315,9 @@ impl Measures {
                 duration_ns,
             ),
             lifetime,
-            lifetime_by_size: self.lifetimes.by_size(),
-            frees: self.frees,
-            realloc: self.reallocs.clone(),
+            lifetime_by_size: self.first.lifetimes.by_size(),
+            frees: self.first.frees,
+            realloc: self.first.reallocs.clone(),
             handle_table: HandleTable::new(number, &self.heap.most_blocks),
             live: self.heap.curve(now_ns),
             resident: self.resident.as_ref().map(|samples| samples.report(now_ns)),

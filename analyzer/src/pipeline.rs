@@ -3,7 +3,8 @@
 //! short queue and come back empty; the report is the same, whatever the number of threads.
 
 use crate::analysis::{Analysis, TraceInfo};
-use crate::ledger::{Batch, Filter, Ledger, Sink};
+use crate::first::Firsts;
+use crate::ledger::{Batch, Filter, Ledger, Note, Sink};
 use crate::report::Report;
 use crate::survey::{Survey, Wanted};
 use rmtrace_file::merge::{MergeOptions, MergeStats};
@@ -59,6 +60,7 @@ pub fn analyze(
     let wanted = Wanted {
         start_ns: window.map_or(0, |window| window.start),
         whole: options.merge.threads.is_none() && !options.filter.is_active(),
+        first_elsewhere: options.threads > 1,
         details: options.details,
         classes: options.classes,
     };
@@ -114,7 +116,11 @@ fn in_threads(
     };
     thread::scope(|scope| {
         let survey = scope.spawn(move || take_batches(wanted, &batches, &back));
-        let queue = Queue { full, empty };
+        let queue = Queue {
+            firsts: Firsts::default(),
+            full,
+            empty,
+        };
         let mut ledger = Ledger::with_batches(queue, options.filter, BATCH_FACTS);
         let merged = reader.merge_with(&mut ledger, merge);
         let (queue, last_ns) = ledger.finish(all);
@@ -135,14 +141,21 @@ fn take_batches(wanted: Wanted, full: &Receiver<Batch>, back: &SyncSender<Batch>
     survey
 }
 
-/// Hands the ledger's batches to the thread of the measures.
+/// Takes first figures and hands the ledger's batches to the thread of the other measures.
 struct Queue {
+    firsts: Firsts,
     full: SyncSender<Batch>,
     empty: Receiver<Batch>,
 }
 
 impl Sink for Queue {
     fn take(&mut self, batch: &mut Batch) {
+        self.firsts.facts(&batch.facts);
+        for (_, note) in &mut batch.notes {
+            if let Note::Ended { process, first, .. } = note {
+                *first = Some(self.firsts.take(*process));
+            }
+        }
         let empty = self.empty.try_recv().unwrap_or_default();
         // It goes on until the queue's other end is closed, which it is after this one.
         let _ = self.full.send(mem::replace(batch, empty));

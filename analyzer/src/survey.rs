@@ -6,6 +6,7 @@ use crate::counts::dropped_by_reason;
 use crate::details;
 use crate::fact::Fact;
 use crate::fates::Sum;
+use crate::first::First;
 use crate::handle_table::HandleTable;
 use crate::histogram::SizeHistogram;
 use crate::ledger::{Batch, Note, Sink};
@@ -36,6 +37,8 @@ pub(crate) struct Wanted {
     pub start_ns: u64,
     /// Whether all calls and blocks are looked at, in the time that is.
     pub whole: bool,
+    /// Whether first figures are told elsewhere, and come when a process ends.
+    pub first_elsewhere: bool,
     /// Whether details are.
     pub details: bool,
     /// Size classes that a person thinks of.
@@ -48,6 +51,7 @@ impl Wanted {
         Wanted {
             start_ns,
             whole: true,
+            first_elsewhere: false,
             details: true,
             classes: None,
         }
@@ -195,7 +199,8 @@ impl Survey {
                 released,
                 blocks,
                 bytes,
-            } => self.end(process, time_ns, released, Sum { blocks, bytes }),
+                first,
+            } => self.end(process, time_ns, released, Sum { blocks, bytes }, first),
             Note::Mark(mark, time_ns) => self.mark(&mark, time_ns),
             Note::Sample(sample, time_ns) => self.sample(&sample, time_ns),
             Note::Stray => self.strays += 1,
@@ -207,16 +212,26 @@ impl Survey {
         if at >= self.slots.len() {
             self.slots.resize_with(at + 1, || Slot::Unknown);
         }
-        let measures = Measures::new(about(process, time_ns), &self.run, self.wanted.details);
+        let measures = Measures::new(about(process, time_ns), &self.run, &self.wanted);
         self.slots[at] = Slot::Running(Box::new(measures));
     }
 
-    fn end(&mut self, number: u32, time_ns: u64, released: bool, live: Sum) {
+    fn end(
+        &mut self,
+        number: u32,
+        time_ns: u64,
+        released: bool,
+        live: Sum,
+        first: Option<Box<First>>,
+    ) {
         let Some(slot) = self.slots.get_mut(number as usize) else {
             return;
         };
         match std::mem::replace(slot, Slot::Unknown) {
-            Slot::Running(measures) => {
+            Slot::Running(mut measures) => {
+                if let Some(first) = first {
+                    measures.take_first(*first);
+                }
                 let mut ended = measures.finish(&mut self.run, time_ns, released, live);
                 self.totals.add(&ended, released);
                 if let Some(details) = &ended.details
