@@ -17,7 +17,7 @@ use std::thread;
 /// Batches that wait between two threads at most.
 const QUEUED: usize = 4;
 /// Facts of a batch that another thread takes, or somewhat more.
-const BATCH_FACTS: usize = 2048;
+const BATCH_FACTS: usize = 512;
 
 /// What to analyze, and how.
 pub struct Options<'a> {
