@@ -8,7 +8,7 @@
 
 use crate::fact::{Fact, Measure, Peaks, What};
 use crate::histogram::row_bounds;
-use crate::temporary::share_ppm;
+use crate::ratio::ppm;
 use serde::Serialize;
 
 /// Blocks of an age in `[low, high)`.
@@ -169,7 +169,7 @@ fn listed(bins: &[Bin], peak: u64) -> (u64, u64, Vec<AgeBin>) {
     let held: Vec<(usize, &Bin)> = rows
         .filter(|(_, bin)| bin.peak == peak && bin.blocks != 0)
         .collect();
-    let blocks = held.iter().map(|(_, bin)| bin.blocks).sum();
+    let blocks: u64 = held.iter().map(|(_, bin)| bin.blocks).sum();
     let bytes = held
         .iter()
         .fold(0u64, |sum, (_, bin)| sum.wrapping_add(bin.bytes));
@@ -184,9 +184,9 @@ fn listed(bins: &[Bin], peak: u64) -> (u64, u64, Vec<AgeBin>) {
             low,
             high,
             blocks: of.blocks,
-            blocks_ppm: share_ppm(of.blocks, blocks),
+            blocks_ppm: ppm(of.blocks.into(), blocks.into()),
             bytes: of.bytes,
-            bytes_ppm: share_ppm(of.bytes, bytes),
+            bytes_ppm: ppm(of.bytes.into(), bytes.into()),
         }
     };
     (blocks, bytes, (*first..=*last).map(bin).collect())

@@ -3,7 +3,8 @@
 //! large get pages of their own.
 
 use crate::exact_sizes::{SizeCounts, Weight};
-use crate::size_classes::{System, ppm};
+use crate::ratio::ppm;
+use crate::size_classes::System;
 use serde::Serialize;
 
 /// The greatest request that classes are made for.

@@ -41,6 +41,12 @@ pub fn class_row(class: u8) -> usize {
     }
 }
 
+/// Row of a number: that of its size class.
+#[inline]
+pub fn row_of(value: u64) -> usize {
+    class_row(size_class(value))
+}
+
 /// Bytes `[low, high)` of such a row; the last row ends at `u64::MAX`, which it holds.
 pub fn row_bounds(row: usize) -> (u64, u64) {
     match row {

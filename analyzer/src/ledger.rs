@@ -318,15 +318,6 @@ impl<S: Sink> Ledger<S> {
         self.flush();
         self.last_ns = self.last_ns.max(time_ns);
     }
-
-    /// As [`Consumer::is_live`].
-    pub fn asks_live(&mut self, process: u32, address: u64) -> bool {
-        self.flush();
-        match self.slots.get(process as usize) {
-            Some(Slot::Running(book)) => book.is_live(address),
-            _ => false,
-        }
-    }
 }
 
 impl<S: Sink> Consumer for Ledger<S> {
@@ -430,7 +421,11 @@ impl<S: Sink> Consumer for Ledger<S> {
     }
 
     fn is_live(&mut self, process: u32, address: u64) -> Option<bool> {
-        Some(self.asks_live(process, address))
+        self.flush();
+        match self.slots.get(process as usize) {
+            Some(Slot::Running(book)) => Some(book.is_live(address)),
+            _ => Some(false),
+        }
     }
 }
 

@@ -37,6 +37,7 @@ pub mod phases;
 pub mod pipeline;
 mod prefetch;
 pub mod rates;
+mod ratio;
 pub mod realloc;
 pub mod report;
 pub mod resident;

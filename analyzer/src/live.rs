@@ -43,7 +43,7 @@ pub(crate) fn round16(bytes: u64) -> u64 {
 
 /// `round16(bytes + 8) - round16(bytes)`: 0 or 16.
 #[inline]
-fn handle_in_place(bytes: u64) -> u64 {
+pub(crate) fn handle_in_place(bytes: u64) -> u64 {
     (bytes.wrapping_sub(1) & 8) << 1
 }
 

@@ -2,7 +2,7 @@
 //! powers of two, very large ones, and those that failed. Inherited blocks are left out.
 
 use crate::fact::{Fact, Measure, Peaks, What};
-use crate::histogram::{class_row, row_bounds, size_class};
+use crate::histogram::{row_bounds, row_of};
 use crate::tally::{Amount, reach};
 use rmtrace_format::Kind;
 use serde::Serialize;
@@ -121,10 +121,6 @@ struct Aligned {
     all: Amount,
     above_size: u64,
     padding_bytes: u64,
-}
-
-fn row_of(bytes: u64) -> usize {
-    class_row(size_class(bytes))
 }
 
 impl OddRequests {

@@ -104,10 +104,7 @@ pub fn pack(
     filter: &Filter,
     part: impl Fn() -> MergeOptions<'static>,
 ) -> Result<PackingReport, ReadError> {
-    let frames = reader.frames().iter();
-    let frames = frames.filter(|frame| frame.process == process);
-    let calls = frames.fold(0, |sum: u64, frame| sum.saturating_add(frame.calls()));
-    let mut deaths = Deaths::new(calls);
+    let mut deaths = Deaths::new(reader.calls_of(process));
     ledger::facts(reader, part(), filter, |fact| {
         if fact.process == process {
             deaths.fact(fact, Peaks::default());

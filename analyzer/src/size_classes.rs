@@ -10,6 +10,7 @@ mod mimalloc;
 mod tcmalloc;
 
 use crate::exact_sizes::{EXACT_MAX, SizeCounts, Weight};
+use crate::ratio::ppm;
 use serde::Serialize;
 
 /// An allocator's size classes.
@@ -128,12 +129,6 @@ fn quarters(bytes: u64) -> u64 {
         9..=64 => up(bytes, 16),
         _ => up(bytes, 1 << ((bytes - 1).ilog2() - 2)),
     }
-}
-
-/// `part` in `of` in millionths, 0 of nothing.
-pub(crate) fn ppm(part: u128, of: u128) -> u64 {
-    let ppm = part.saturating_mul(1_000_000).checked_div(of).unwrap_or(0);
-    u64::try_from(ppm).unwrap_or(u64::MAX)
 }
 
 /// What the blocks would take.

@@ -289,7 +289,7 @@ impl Survey {
     }
 
     fn mark(&mut self, mark: &Mark, time_ns: u64) {
-        if mark.is_named() {
+        if mark.is_named() && !mark.name.is_empty() {
             self.totals.details.mark(time_ns, &mark.name);
             for slot in &mut self.slots {
                 if let Slot::Running(measures) = slot

@@ -3,6 +3,7 @@
 
 use crate::fact::{Fact, Measure, Peaks, What};
 use crate::histogram::{class_row, row_bounds};
+use crate::ratio::ppm;
 use serde::Serialize;
 
 /// A block is temporary within n when at most n blocks were allocated in its life. With 0 no
@@ -199,12 +200,6 @@ fn add_row(to: &mut Row, from: &Row) {
     }
 }
 
-/// `part` of `of` in millionths, rounded down; 0 of 0 is 0.
-pub(crate) fn share_ppm(part: u64, of: u64) -> u64 {
-    let ppm = (u128::from(part) * 1_000_000).checked_div(of.into());
-    u64::try_from(ppm.unwrap_or(0)).unwrap_or(u64::MAX)
-}
-
 fn fates(row: &Row) -> Fates {
     let mut all = Cell::default();
     for cell in row {
@@ -212,9 +207,9 @@ fn fates(row: &Row) -> Fates {
     }
     let part = |cell: Cell| Part {
         blocks: cell.blocks,
-        blocks_ppm: share_ppm(cell.blocks, all.blocks),
+        blocks_ppm: ppm(cell.blocks.into(), all.blocks.into()),
         bytes: cell.bytes,
-        bytes_ppm: share_ppm(cell.bytes, all.bytes),
+        bytes_ppm: ppm(cell.bytes.into(), all.bytes.into()),
     };
     let mut sum = Cell::default();
     let mut within = Vec::new();

@@ -2,7 +2,7 @@
 //! relocating them could give back at most, and the size below which handle and header cost more.
 
 use crate::handles::quotient;
-use crate::live::round16;
+use crate::live::{handle_in_place, round16};
 use serde::Serialize;
 
 /// Blocks of at least so many bytes have pages of their own, so no neighbour holds their place.
@@ -106,7 +106,7 @@ impl Cell {
         self.now.blocks = self.now.blocks.wrapping_add(1);
         self.now.bytes = self.now.bytes.wrapping_add(bytes);
         self.now.rounded = self.now.rounded.wrapping_add(round16(bytes));
-        self.now.beside = self.now.beside.wrapping_add(beside(bytes));
+        self.now.beside = self.now.beside.wrapping_add(handle_in_place(bytes));
         if self.now.bytes > self.most {
             let rise = u128::from(self.now.bytes - self.most);
             self.most_ns = self.most_ns.wrapping_sub(rise * u128::from(now_ns));
@@ -121,7 +121,7 @@ impl Cell {
         self.now.blocks = self.now.blocks.wrapping_sub(1);
         self.now.bytes = self.now.bytes.wrapping_sub(bytes);
         self.now.rounded = self.now.rounded.wrapping_sub(round16(bytes));
-        self.now.beside = self.now.beside.wrapping_sub(beside(bytes));
+        self.now.beside = self.now.beside.wrapping_sub(handle_in_place(bytes));
     }
 
     /// A block that has ended, or is kept, lived so long.
@@ -130,14 +130,10 @@ impl Cell {
         let (life, area) = (u128::from(life_ns), &mut self.lived);
         area.blocks = area.blocks.wrapping_add(life);
         area.bytes = area.bytes.wrapping_add(life * u128::from(bytes));
-        area.beside = area.beside.wrapping_add(life * u128::from(beside(bytes)));
+        area.beside = area
+            .beside
+            .wrapping_add(life * u128::from(handle_in_place(bytes)));
     }
-}
-
-/// What a handle of 8 bytes beside a block adds after rounding to 16: `r16(n + 8) - r16(n)`, 0 or 16.
-#[inline]
-fn beside(bytes: u64) -> u64 {
-    (bytes.wrapping_sub(1) & 8) << 1
 }
 
 /// Collects live blocks by size: a cell of two or three cache lines a change.
@@ -189,7 +185,9 @@ impl Sizes {
         let (life, area) = (u128::from(life_ns), &mut cell.lived);
         area.blocks = area.blocks.wrapping_sub(life);
         area.bytes = area.bytes.wrapping_sub(life * u128::from(new));
-        area.beside = area.beside.wrapping_sub(life * u128::from(beside(new)));
+        area.beside = area
+            .beside
+            .wrapping_sub(life * u128::from(handle_in_place(new)));
     }
 
     /// What a handle of 8 bytes beside each live block adds now.

@@ -1,7 +1,6 @@
 //! Named marks, to say for a block after which of them it was born.
 
 use rmtrace_file::{ReadError, TraceReader};
-use rmtrace_format::record::{MARK_NAMED, MARK_RUN};
 
 /// The named marks of a trace, in time order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,20 +17,13 @@ impl Marks {
     /// # Errors
     /// When they can't be read.
     pub fn of(reader: &TraceReader) -> Result<Marks, ReadError> {
-        let origin = reader.ticks().map_or(0, |(first, _)| first);
         let mut found = Marks::default();
-        for side in reader.sides() {
-            for mark in reader.marks(side)? {
-                let number = u64::from(mark.number);
-                if !matches!(number, MARK_NAMED | MARK_RUN) {
-                    continue;
-                }
-                let ticks = mark.tick.saturating_sub(origin);
+        for (time_ns, mark) in reader.all_marks()? {
+            if mark.is_named() {
                 let process = (!mark.is_of_run()).then_some(mark.process);
-                found.add(ticks.saturating_mul(reader.tick_ns()), process, mark.name);
+                found.add(time_ns, process, mark.name);
             }
         }
-        found.marks.sort_by_key(|(time_ns, _, _)| *time_ns);
         Ok(found)
     }
 

@@ -216,15 +216,6 @@ impl Selected {
     }
 }
 
-/// Calls of a process in the trace.
-fn calls_of(reader: &TraceReader, number: u32) -> u64 {
-    let frames = reader
-        .frames()
-        .iter()
-        .filter(|frame| frame.process == number);
-    frames.fold(0, |sum, frame| sum.saturating_add(frame.calls()))
-}
-
 /// The process that a person means: by number, pid, role or name; of several, the one with most
 /// calls.
 pub fn find_process(reader: &TraceReader, wanted: &str) -> anyhow::Result<u32> {
@@ -239,7 +230,7 @@ pub fn find_process(reader: &TraceReader, wanted: &str) -> anyhow::Result<u32> {
     let most = found
         .iter()
         .rev()
-        .max_by_key(|process| calls_of(reader, process.number));
+        .max_by_key(|process| reader.calls_of(process.number));
     let Some(process) = most else {
         bail!("no process has the number, pid, role or name `{wanted}`: `rmtrace info` lists them");
     };

@@ -184,10 +184,12 @@ impl Mark {
         )
     }
 
-    /// Whether somebody gave it a name: the program, or a person from outside.
+    /// Whether somebody set it to name a moment: the program, or a person from outside.
     pub fn is_named(&self) -> bool {
-        let is_recorders = self.is_pause() || u64::from(self.number) == record::MARK_SUSPEND;
-        !is_recorders && !self.name.is_empty()
+        matches!(
+            u64::from(self.number),
+            record::MARK_NAMED | record::MARK_RUN
+        )
     }
 
     /// Whether it is an end of a pause: calls may be missing between a stop and the next start.

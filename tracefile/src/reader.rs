@@ -301,6 +301,13 @@ impl TraceReader {
             .fold(0, |sum, frame| sum.saturating_add(frame.calls()))
     }
 
+    /// Calls of the process of this number in the trace.
+    pub fn calls_of(&self, process: u32) -> u64 {
+        let frames = self.index.frames.iter();
+        let of_process = frames.filter(|frame| frame.process == process);
+        of_process.fold(0, |sum, frame| sum.saturating_add(frame.calls()))
+    }
+
     /// First and last tick of the events; `None` if there are none.
     pub fn ticks(&self) -> Option<(u64, u64)> {
         let first = self.index.frames.iter().map(FrameEntry::first_tick).min()?;

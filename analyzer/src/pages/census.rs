@@ -4,7 +4,7 @@
 use super::SPARSE_BYTES;
 use super::span::Span;
 use super::table::Table;
-use crate::histogram::{class_row, row_bounds, size_class};
+use crate::histogram::{row_bounds, row_of};
 use serde::Serialize;
 
 /// Millionths of a page in a page.
@@ -68,10 +68,6 @@ impl Count {
 pub(crate) struct Census {
     by_size: Vec<Count>,
     by_age: Vec<Count>,
-}
-
-fn row_of(value: u64) -> usize {
-    class_row(size_class(value))
 }
 
 fn count(rows: &mut Vec<Count>, row: usize, count: Count) {

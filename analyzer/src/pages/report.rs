@@ -3,6 +3,7 @@
 use super::census::{Census, Sparse};
 use super::table::PAGE_BYTES;
 use super::{LEVELS, level_bounds};
+use crate::ratio::ppm;
 use serde::Serialize;
 
 /// Pages that hold a live block, and live bytes, at the same moment (or both in the mean over time).
@@ -32,8 +33,7 @@ impl Holding {
 
 /// 1 - part / whole in millionths; 0 of nothing.
 pub(crate) fn lost_ppm(whole: u128, part: u128) -> u64 {
-    let lost = whole.saturating_sub(part).saturating_mul(1_000_000);
-    lost.checked_div(whole).unwrap_or(0) as u64
+    ppm(whole.saturating_sub(part), whole)
 }
 
 /// Integral over time divided by the time; without any time, what there is now.
