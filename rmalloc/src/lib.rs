@@ -1,2 +1,28 @@
 //! A relocatable allocator: a block is named by a handle, locked to be used, and may move while it is not locked.
 #![cfg_attr(not(feature = "system"), no_std)]
+
+pub mod class;
+
+#[cfg(any(test, feature = "check"))]
+pub mod check;
+
+mod cache;
+mod compact;
+mod entry;
+mod evacuate;
+mod handle;
+mod heap;
+mod local;
+mod mutex;
+mod platform;
+mod region;
+mod span;
+mod stats;
+mod status;
+mod table;
+
+pub use compact::Compaction;
+pub use handle::RawHandle;
+pub use local::LocalHeap;
+pub use stats::Stats;
+pub use status::Error;

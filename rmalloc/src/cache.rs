@@ -1,0 +1,940 @@
+//! What a thread has of a heap: regions that only it allocates from, spare entries, and the records of its locks.
+//! Allocating, freeing, locking and unlocking are plain loads and stores here; everything rare takes the heap's mutex.
+//!
+//! Two things make plain stores safe (`docs/rmalloc.md` section 3 has the argument, `tests/protocol.rs` the proof
+//! by exhaustion):
+//!
+//! - a record or [`Cache::op`] is written *before* the entry or the region's owner is read, and who wants to move
+//!   a block or take a region marks it, lets every thread pass a barrier ([`Platform::barrier`]), and only then
+//!   reads records and `op`;
+//! - entries name the thread whose records count for them; every other thread uses compare-and-swap.
+//!
+//! [`Platform::barrier`]: crate::platform::Platform::barrier
+
+use crate::class::CLASSES_MAX;
+use crate::entry::{DISCARDABLE, MOVING, SHARED_MASK, SHARED_ONE, Word};
+use crate::handle::RawHandle;
+use crate::heap::Heap;
+use crate::platform::PAGE;
+use crate::region::{FREE, Region, owner};
+use crate::status::Error;
+use crate::table::{Spare, Table};
+use core::cell::Cell;
+use core::ptr::null_mut;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+use core::sync::atomic::{AtomicU32, AtomicU64, compiler_fence, fence};
+
+/// Locks that a thread holds without touching the entries.
+pub(crate) const RECORDS: usize = 8;
+/// Entries that a thread keeps, and how many it takes at a time.
+const SPARES: usize = 64;
+const SPARES_TAKEN: usize = 32;
+/// A region tells its owner whenever this share of its slots more has become free.
+const REPORTS: u32 = 8;
+/// [`Cache::op`] outside of calls, and in calls that free nothing; else the entry and this.
+const IDLE: u64 = 0;
+const BUSY: u64 = 1;
+const FREEING: u64 = 2;
+
+/// The region of a class that a thread has none of: never has a free slot.
+static NO_REGION: Region = {
+    // SAFETY: all fields are integers or pointers; null is never followed, as there is no free slot.
+    unsafe { core::mem::zeroed() }
+};
+
+/// A thread's part of a heap.
+#[repr(C, align(64))]
+pub(crate) struct Cache {
+    /// Tag of the heap.
+    tag: u64,
+    heap: *const Heap,
+    table_end: *const AtomicU64,
+    base: *mut u8,
+    regions: *const Region,
+    span_shift: u32,
+    /// Entries known to exist.
+    entries: Cell<u32>,
+    spare_count: Cell<u32>,
+    /// Number among the heap's caches: the owner in words and regions.
+    pub id: u8,
+    /// Every step that relies on the barrier passes one of its own: the platform has none.
+    fenced: bool,
+    generation_max: u16,
+    /// Locks in `records`.
+    locked: Cell<u32>,
+    /// What the thread is about: [`IDLE`], [`BUSY`], or the entry that it frees.
+    pub op: AtomicU64,
+    /// Somebody is changing the thread's regions: take the mutex first.
+    pub paused: AtomicU32,
+    /// Next cache of the thread, or of those that ended.
+    pub next: Cell<*mut Cache>,
+    /// Handles locked, the last one last; who else reads goes from the last to the first.
+    pub records: [AtomicU64; RECORDS],
+    spares: [Cell<Spare>; SPARES],
+    /// Region to allocate from, of each class; [`NO_REGION`] if there is none.
+    current: [Cell<*const Region>; CLASSES_MAX],
+    /// Regions with free slots, by class: the first is `current`.
+    listed: [Cell<u32>; CLASSES_MAX],
+}
+
+impl Cache {
+    /// Empty; of cache number `id`.
+    pub fn new(heap: &Heap, id: u8) -> Cache {
+        // SAFETY: the caller holds the heap's mutex.
+        let generation_max = unsafe { heap.guarded() }.table.generation_max as u16;
+        Cache {
+            tag: heap.tag,
+            heap,
+            table_end: heap.table_end,
+            base: heap.base,
+            regions: heap.regions,
+            span_shift: heap.span_shift,
+            entries: Cell::new(heap.entries.load(Acquire)),
+            spare_count: Cell::new(0),
+            id,
+            fenced: !heap.platform.has_barrier,
+            generation_max,
+            locked: Cell::new(0),
+            op: AtomicU64::new(IDLE),
+            paused: AtomicU32::new(0),
+            next: Cell::new(null_mut()),
+            records: [const { AtomicU64::new(0) }; RECORDS],
+            spares: [const { Cell::new(Spare::new(0, 0)) }; SPARES],
+            current: [const { Cell::new(&raw const NO_REGION) }; CLASSES_MAX],
+            listed: [const { Cell::new(0) }; CLASSES_MAX],
+        }
+    }
+
+    /// The heap.
+    #[inline(always)]
+    pub fn heap(&self) -> &Heap {
+        // SAFETY: a cache lives in its heap.
+        unsafe { &*self.heap }
+    }
+
+    /// Tag of the heap.
+    #[inline(always)]
+    pub fn tag(&self) -> u64 {
+        self.tag
+    }
+
+    /// Stores before it come before loads after it, as far as a barrier of another thread can tell.
+    #[inline(always)]
+    fn light_barrier(&self) {
+        if self.fenced {
+            fence(SeqCst);
+        } else {
+            compiler_fence(SeqCst);
+        }
+    }
+
+    #[inline(always)]
+    fn begin(&self, op: u64) {
+        self.op.store(op, Relaxed);
+        self.light_barrier();
+    }
+
+    #[inline(always)]
+    fn end(&self) {
+        self.op.store(IDLE, Release);
+    }
+
+    /// A block of `size` bytes at a multiple of 16. Cost: about 25 instructions.
+    ///
+    /// # Errors
+    /// [`Error::Size`], [`Error::Memory`], [`Error::Table`].
+    ///
+    /// # Safety
+    /// The calling thread is the cache's.
+    #[inline(always)]
+    pub unsafe fn alloc(&self, size: usize) -> Result<RawHandle, Error> {
+        match self.heap().classes.index_of(size) {
+            // SAFETY: the caller's promise.
+            Some(class) => unsafe { self.alloc_class(class) },
+            // SAFETY: the caller's promise.
+            None => unsafe { self.alloc_large(size) },
+        }
+    }
+
+    /// As [`Cache::alloc`], at a multiple of `alignment`.
+    ///
+    /// # Errors
+    /// And [`Error::Alignment`].
+    ///
+    /// # Safety
+    /// As [`Cache::alloc`].
+    pub unsafe fn alloc_aligned(&self, size: usize, alignment: usize) -> Result<RawHandle, Error> {
+        if !alignment.is_power_of_two() || alignment > PAGE {
+            return Err(Error::Alignment);
+        }
+        match self.heap().classes.index_of_aligned(size, alignment) {
+            // SAFETY: the caller's promise.
+            Some(class) => unsafe { self.alloc_class(class) },
+            // SAFETY: the caller's promise. Large blocks begin at pages.
+            None => unsafe { self.alloc_large(size) },
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn alloc_class(&self, class: u8) -> Result<RawHandle, Error> {
+        self.begin(BUSY);
+        let count = self.spare_count.get() as usize;
+        if self.paused.load(Relaxed) == 0 && count != 0 {
+            let spare = self.spares[(count - 1) % SPARES].get();
+            // SAFETY: `current` is a region of ours, which nobody takes while `op` says that we are busy.
+            let region = unsafe { &*self.current.get_unchecked(class as usize).get() };
+            // SAFETY: as above.
+            if let Some(slot) = unsafe { region.pop(spare.index()) } {
+                self.spare_count.set(count as u32 - 1);
+                let handle = self.enter(spare, region.offset(slot));
+                self.end();
+                return Ok(handle);
+            }
+        }
+        self.end();
+        // SAFETY: the caller's promise.
+        unsafe { self.alloc_slow(class) }
+    }
+
+    /// Writes the word of an entry that is ours and in no use.
+    #[inline(always)]
+    fn enter(&self, spare: Spare, offset: u64) -> RawHandle {
+        // SAFETY: spare entries exist.
+        let entry = unsafe { &*self.table_end.sub(spare.index() as usize + 1) };
+        entry.store(Word::live(offset, self.id, spare.generation()).0, Release);
+        RawHandle::new(self.tag, spare.index(), spare.generation())
+    }
+
+    #[cold]
+    #[inline(never)]
+    unsafe fn alloc_slow(&self, class: u8) -> Result<RawHandle, Error> {
+        let bytes = self.heap().classes.get(class).size as usize;
+        // SAFETY: the caller's promise; `with_slot` holds the mutex.
+        unsafe {
+            self.until_room(bytes, || {
+                self.need_spare()?;
+                let region = self.region_with_slot(class)?;
+                let spare = self.take_spare();
+                let slot = region.pop(spare.index()).expect("the region has a free slot");
+                Ok(self.enter(spare, region.offset(slot)))
+            })
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    unsafe fn alloc_large(&self, size: usize) -> Result<RawHandle, Error> {
+        if size == 0 || size > isize::MAX as usize || size > self.heap().bytes {
+            return Err(Error::Size);
+        }
+        // SAFETY: the caller's promise; the mutex is held inside.
+        unsafe {
+            self.until_room(size, || {
+                self.need_spare()?;
+                let spare = self.spares[self.spare_count.get() as usize - 1].get();
+                let offset = self.heap().take_large(size, spare.index()).ok_or(Error::Memory)?;
+                Ok(self.enter(self.take_spare(), offset))
+            })
+        }
+    }
+
+    /// Tries under the mutex, and again after memory was made.
+    ///
+    /// # Safety
+    /// The calling thread is the cache's and does not hold the mutex.
+    unsafe fn until_room<T>(&self, bytes: usize, mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+        let heap = self.heap();
+        let mut tries = 0;
+        loop {
+            heap.mutex.lock(&heap.platform);
+            let got = attempt();
+            // SAFETY: the mutex is held.
+            let shortage = unsafe { heap.guarded() }.shortage;
+            heap.mutex.unlock(&heap.platform);
+            let error = match got {
+                Ok(value) => {
+                    // SAFETY: the caller's promise.
+                    unsafe { self.work() };
+                    return Ok(value);
+                }
+                Err(error) => error,
+            };
+            if error != Error::Memory || tries >= 8 {
+                return Err(error);
+            }
+            // SAFETY: the caller's promise.
+            let gained = tries == 0 && unsafe { crate::compact::make_room(self, bytes) };
+            tries += 1;
+            if !gained {
+                let Some((callback, argument)) = shortage else { return Err(error) };
+                // SAFETY: who set the callback keeps it callable; no lock of ours is held.
+                if unsafe { callback(argument, bytes) } == 0 {
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// At least one spare entry. The mutex is held.
+    unsafe fn need_spare(&self) -> Result<(), Error> {
+        if self.spare_count.get() > 0 {
+            return Ok(());
+        }
+        let heap = self.heap();
+        let mut spares = [Spare::new(0, 0); SPARES_TAKEN];
+        // SAFETY: the caller holds the mutex.
+        unsafe {
+            let mut count = heap.guarded().table.take(&mut spares);
+            while count < SPARES_TAKEN && heap.grow_table() {
+                count += heap.guarded().table.take(&mut spares[count..]);
+            }
+            // The first one last, so that it is taken first.
+            for (at, spare) in spares[..count].iter().rev().enumerate() {
+                self.spares[at].set(*spare);
+            }
+            self.spare_count.set(count as u32);
+            self.entries.set(heap.entries.load(Acquire));
+            if count == 0 {
+                return Err(if heap.guarded().table.count == heap.guarded().table.count_max { Error::Table } else { Error::Memory });
+            }
+        }
+        Ok(())
+    }
+
+    fn take_spare(&self) -> Spare {
+        let count = self.spare_count.get() - 1;
+        self.spare_count.set(count);
+        self.spares[count as usize].get()
+    }
+
+    /// Gives spare entries back until `keep` are left. The mutex is held.
+    ///
+    /// # Safety
+    /// The table is the heap's.
+    pub unsafe fn give_spares(&self, keep: u32, table: &mut Table) {
+        let mut given = [Spare::new(0, 0); SPARES];
+        let count = self.spare_count.get();
+        if count <= keep {
+            return;
+        }
+        // The oldest ones: what was freed last is in the processor's cache.
+        let giving = (count - keep) as usize;
+        for (at, spare) in self.spares[..giving].iter().enumerate() {
+            given[at] = spare.get();
+        }
+        for at in giving..count as usize {
+            self.spares[at - giving].set(self.spares[at].get());
+        }
+        self.spare_count.set(keep);
+        // SAFETY: spares have no block.
+        unsafe { table.give(&given[..giving], &self.heap().platform) };
+    }
+
+    /// Keeps an entry that became free; `generation` is that of its next block.
+    unsafe fn keep_spare(&self, index: u32, generation: u64) {
+        let heap = self.heap();
+        let retired = generation > self.generation_max as u64;
+        if self.spare_count.get() as usize == SPARES || retired {
+            heap.mutex.lock(&heap.platform);
+            // SAFETY: the mutex is held; the entry has no block.
+            unsafe {
+                let guarded = heap.guarded();
+                if retired {
+                    guarded.table.give(&[Spare::new(index, generation)], &heap.platform);
+                } else {
+                    self.give_spares(SPARES as u32 / 2, &mut guarded.table);
+                }
+            }
+            heap.mutex.unlock(&heap.platform);
+        }
+        if !retired {
+            let count = self.spare_count.get() as usize;
+            self.spares[count].set(Spare::new(index, generation));
+            self.spare_count.set(count as u32 + 1);
+        }
+    }
+
+    /// A region of the class with a free slot, made `current`. The mutex is held.
+    unsafe fn region_with_slot(&self, class: u8) -> Result<&Region, Error> {
+        let heap = self.heap();
+        let at = class as usize;
+        // SAFETY: the caller holds the mutex; listed regions are ours.
+        unsafe {
+            loop {
+                let head = self.listed[at].get();
+                if head != 0 {
+                    let span = head as usize - 1;
+                    let region = heap.region(span);
+                    if region.free.load(Relaxed) != 0 || region.collect() > 0 || heap.carve(region) {
+                        self.arm(region);
+                        self.current[at].set(region);
+                        return Ok(region);
+                    }
+                    // Full: its next free brings it back.
+                    self.unlink(span);
+                    heap.unreport(region);
+                    region.trigger.store(region.used.load(Relaxed) - 1, Relaxed);
+                    continue;
+                }
+                let guarded = heap.guarded();
+                let orphan = guarded.partial[at];
+                let span = if orphan != 0 {
+                    let span = orphan as usize - 1;
+                    heap.unlink(&mut guarded.partial[at], span);
+                    heap.region(span).owner.store(self.id, Release);
+                    heap.region(span).collect();
+                    span
+                } else {
+                    heap.new_region(class, self.id).ok_or(Error::Memory)?
+                };
+                self.link(span);
+            }
+        }
+    }
+
+    /// Sets when the region's frees are heard of next.
+    unsafe fn arm(&self, region: &Region) {
+        let class = self.heap().class(region);
+        let step = (class.slots as u32 / REPORTS).max(1);
+        let used = region.used.load(Relaxed);
+        // Down to a multiple of the step that lies below.
+        let trigger = used.saturating_sub(1) / step * step;
+        region.trigger.store(if used == 0 { 0 } else { trigger }, Relaxed);
+    }
+
+    /// Puts a region of ours on our list.
+    unsafe fn link(&self, span: usize) {
+        let heap = self.heap();
+        // SAFETY: the caller holds the mutex.
+        unsafe {
+            let class = heap.region(span).class.load(Relaxed) as usize;
+            let mut head = self.listed[class].get();
+            heap.link(&mut head, span);
+            self.listed[class].set(head);
+            self.current[class].set(heap.region(span));
+        }
+    }
+
+    /// Takes a region off our list. The mutex is held, and the thread is in no call or is the caller.
+    ///
+    /// # Safety
+    /// The region is on the list.
+    pub unsafe fn unlink(&self, span: usize) {
+        let heap = self.heap();
+        // SAFETY: the caller's promise.
+        unsafe {
+            let class = heap.region(span).class.load(Relaxed) as usize;
+            let mut head = self.listed[class].get();
+            heap.unlink(&mut head, span);
+            self.listed[class].set(head);
+            self.current[class].set(if head == 0 { &raw const NO_REGION } else { heap.region(head as usize - 1) });
+        }
+    }
+
+    /// Ends a block. Cost: about 35 instructions.
+    ///
+    /// # Errors
+    /// [`Error::Handle`], [`Error::Locked`].
+    ///
+    /// # Safety
+    /// The calling thread is the cache's.
+    #[inline(always)]
+    pub unsafe fn free(&self, handle: RawHandle) -> Result<(), Error> {
+        let index = handle.index();
+        let count = self.spare_count.get() as usize;
+        if handle.tag() == self.tag && index < self.entries.get() && self.locked.get() == 0 && count < SPARES {
+            self.begin(FREEING | (index as u64) << 8);
+            // SAFETY: the entry exists.
+            let entry = unsafe { &*self.table_end.sub(index as usize + 1) };
+            let generation = handle.generation();
+            let word = Word(entry.load(Relaxed));
+            let offset = word.offset();
+            if self.paused.load(Relaxed) == 0
+                && word.keyed() == Word::key(self.id, generation)
+                && word.shared() == 0
+                && generation < self.generation_max as u64
+            {
+                // SAFETY: a live block lies in a region.
+                let region = unsafe { &*self.regions.add((offset >> self.span_shift) as usize) };
+                if region.owner.load(Relaxed) == self.id {
+                    entry.store(Word::free(generation + 1, 0).0, Release);
+                    self.spares[count].set(Spare::new(index, generation + 1));
+                    self.spare_count.set(count as u32 + 1);
+                    // SAFETY: the region is ours, and so is the slot of the block that ended.
+                    let used = unsafe { region.push(region.slot(offset)) };
+                    let heard = used == region.trigger.load(Relaxed);
+                    self.end();
+                    if heard {
+                        // SAFETY: the caller's promise.
+                        unsafe { self.thinned(region) };
+                    }
+                    return Ok(());
+                }
+            }
+            self.end();
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.free_slow(handle) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    unsafe fn free_slow(&self, handle: RawHandle) -> Result<(), Error> {
+        let heap = self.heap();
+        let word = loop {
+            let (entry, word) = heap.resolve(handle)?;
+            if word.shared() != 0 || self.is_recorded(handle, word) {
+                return Err(Error::Locked);
+            }
+            let next = Word::free(word.generation() + 1, 0);
+            // The mover's own exchange fails then, whatever it was about.
+            let freed = if word.generation() == 0xffff { Word::free(0xffff, 0) } else { next };
+            if entry.compare_exchange(word.0, freed.0, AcqRel, Relaxed).is_ok() {
+                break word;
+            }
+        };
+        // SAFETY: the block ended, so its slot and entry are ours to give back.
+        unsafe {
+            if !word.is_discarded() {
+                self.give_slot(word.offset());
+            }
+            self.keep_spare(handle.index(), handle.generation() + 1);
+        }
+        Ok(())
+    }
+
+    /// Is the block locked, by anybody?
+    ///
+    /// # Errors
+    /// [`Error::Handle`].
+    pub fn is_locked(&self, handle: RawHandle) -> Result<bool, Error> {
+        let (_, word) = self.heap().resolve(handle)?;
+        Ok(word.shared() != 0 || self.is_recorded(handle, word))
+    }
+
+    /// Is the block locked in a record: of ours, or of its owner's?
+    fn is_recorded(&self, handle: RawHandle, word: Word) -> bool {
+        if word.owner() == self.id {
+            return self.records[..self.locked.get() as usize].iter().any(|record| record.load(Relaxed) == handle.bits());
+        }
+        self.heap().is_recorded_by(word.owner(), handle.bits())
+    }
+
+    /// Gives the slot of a block back that is in no entry any more.
+    ///
+    /// # Safety
+    /// The slot is the caller's.
+    pub unsafe fn give_slot(&self, offset: u64) {
+        let heap = self.heap();
+        // SAFETY: the caller's promise; a region stays what it is while one of its slots counts as used.
+        unsafe {
+            let span = heap.span_of(offset);
+            let region = heap.region(span);
+            loop {
+                self.begin(BUSY);
+                let who = region.owner();
+                let mine = who == self.id;
+                if mine && self.paused.load(Relaxed) == 0 {
+                    let used = region.push(region.slot(offset));
+                    let heard = used == region.trigger.load(Relaxed);
+                    self.end();
+                    if heard {
+                        self.thinned(region);
+                    }
+                    return;
+                }
+                self.end();
+                if who != self.id && who < owner::CACHES || who == owner::COMPACTOR {
+                    region.push_remote(region.slot(offset));
+                    return;
+                }
+                heap.mutex.lock(&heap.platform);
+                let who = region.owner();
+                let done = match who {
+                    owner::LARGE => {
+                        heap.end_large(span);
+                        true
+                    }
+                    owner::NONE => {
+                        let class = region.class.load(Relaxed) as usize;
+                        region.push(region.slot(offset));
+                        if region.listed.load(Relaxed) != 0 {
+                            heap.unlink(&mut heap.guarded().partial[class], span);
+                        }
+                        heap.disown(span);
+                        true
+                    }
+                    // Paused, or it found an owner in the meantime.
+                    _ => false,
+                };
+                heap.mutex.unlock(&heap.platform);
+                if done {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A region of ours has become emptier.
+    #[cold]
+    #[inline(never)]
+    unsafe fn thinned(&self, region: &Region) {
+        let heap = self.heap();
+        heap.mutex.lock(&heap.platform);
+        // SAFETY: the mutex is held; the region is ours if it says so.
+        unsafe {
+            if region.owner() == self.id {
+                let span = heap.span_of(region.base.load(Relaxed));
+                let class = region.class.load(Relaxed) as usize;
+                if region.listed.load(Relaxed) == 0 {
+                    self.link(span);
+                }
+                let alone = self.listed[class].get() == span as u32 + 1 && region.next.load(Relaxed) == 0;
+                if region.used.load(Relaxed) == 0 && !alone {
+                    self.unlink(span);
+                    heap.end_region(span);
+                } else {
+                    heap.report(region);
+                    self.arm(region);
+                    if region.used.load(Relaxed) == 0 {
+                        // The last one of its class stays, silently.
+                        region.trigger.store(u32::MAX, Relaxed);
+                    }
+                }
+            }
+        }
+        heap.mutex.unlock(&heap.platform);
+        // SAFETY: the caller is the cache's thread, in no call.
+        unsafe { self.work() };
+    }
+
+    /// Compacts a little, if the policy asks for it.
+    ///
+    /// # Safety
+    /// The calling thread is the cache's, and holds no lock of the heap.
+    pub unsafe fn work(&self) {
+        let heap = self.heap();
+        if heap.policy.get().inline {
+            // SAFETY: the caller's promise.
+            unsafe { crate::compact::by_policy(self) };
+        }
+    }
+
+    /// Where the block is, until [`Cache::unlock`]. Cost: about 20 instructions for the block's own thread, one
+    /// compare-and-swap for others.
+    ///
+    /// # Errors
+    /// [`Error::Handle`], [`Error::Locks`], [`Error::Discarded`].
+    ///
+    /// # Safety
+    /// The calling thread is the cache's.
+    #[inline(always)]
+    pub unsafe fn lock(&self, handle: RawHandle) -> Result<*mut u8, Error> {
+        let index = handle.index();
+        let locked = self.locked.get() as usize;
+        if handle.tag() == self.tag && index < self.entries.get() && locked < RECORDS {
+            self.records[locked].store(handle.bits(), Relaxed);
+            self.light_barrier();
+            // SAFETY: the entry exists.
+            let word = Word(unsafe { &*self.table_end.sub(index as usize + 1) }.load(Acquire));
+            if word.keyed() == Word::key(self.id, handle.generation()) {
+                self.locked.set(locked as u32 + 1);
+                // SAFETY: the block lies in the heap.
+                return Ok(unsafe { self.base.add(word.offset() as usize) });
+            }
+            self.records[locked].store(0, Release);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.lock_slow(handle, false) }
+    }
+
+    /// As [`Cache::lock`], but any thread may unlock.
+    ///
+    /// # Errors
+    /// As [`Cache::lock`].
+    ///
+    /// # Safety
+    /// As [`Cache::lock`].
+    pub unsafe fn lock_shared(&self, handle: RawHandle) -> Result<*mut u8, Error> {
+        // SAFETY: the caller's promise.
+        unsafe { self.lock_slow(handle, true) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    unsafe fn lock_slow(&self, handle: RawHandle, shared: bool) -> Result<*mut u8, Error> {
+        let heap = self.heap();
+        loop {
+            let (entry, word) = heap.resolve(handle)?;
+            if word.is_discarded() {
+                return Err(Error::Discarded);
+            }
+            let locked = self.locked.get() as usize;
+            let by_record = !shared && word.owner() == self.id && !word.is_discardable() && locked < RECORDS;
+            let wanted = if by_record {
+                if !word.is_moving() {
+                    // It was, a moment ago; or the thread's idea of the table's size was old.
+                    self.entries.set(heap.entries.load(Acquire));
+                    self.records[locked].store(handle.bits(), Relaxed);
+                    self.light_barrier();
+                    let now = Word(entry.load(Acquire));
+                    if now.keyed() == Word::key(self.id, handle.generation()) {
+                        self.locked.set(locked as u32 + 1);
+                        // SAFETY: the block lies in the heap.
+                        return Ok(unsafe { self.base.add(now.offset() as usize) });
+                    }
+                    self.records[locked].store(0, Release);
+                    continue;
+                }
+                // Whoever moves it has to give up.
+                Word(word.0 & !MOVING)
+            } else {
+                if word.shared() == SHARED_MASK {
+                    return Err(Error::Locks);
+                }
+                Word((word.0 & !MOVING) + SHARED_ONE)
+            };
+            if entry.compare_exchange(word.0, wanted.0, AcqRel, Relaxed).is_ok() && !by_record {
+                // SAFETY: the block lies in the heap.
+                return Ok(unsafe { self.base.add(word.offset() as usize) });
+            }
+        }
+    }
+
+    /// Gives a lock back. Cost: about 8 instructions if it was the last one taken.
+    ///
+    /// # Errors
+    /// [`Error::NotLocked`], [`Error::Handle`].
+    ///
+    /// # Safety
+    /// The calling thread is the cache's.
+    #[inline(always)]
+    pub unsafe fn unlock(&self, handle: RawHandle) -> Result<(), Error> {
+        let locked = self.locked.get() as usize;
+        if locked != 0 {
+            let record = &self.records[(locked - 1) % RECORDS];
+            if record.load(Relaxed) == handle.bits() {
+                self.locked.set(locked as u32 - 1);
+                record.store(0, Release);
+                return Ok(());
+            }
+        }
+        self.unlock_slow(handle)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn unlock_slow(&self, handle: RawHandle) -> Result<(), Error> {
+        let locked = self.locked.get() as usize;
+        if let Some(at) = self.records[..locked].iter().rposition(|record| record.load(Relaxed) == handle.bits()) {
+            // The last one moves here first: who reads from the last to the first misses none.
+            let last = self.records[locked - 1].load(Relaxed);
+            self.records[at].store(last, Release);
+            self.records[locked - 1].store(0, Release);
+            self.locked.set(locked as u32 - 1);
+            return Ok(());
+        }
+        loop {
+            let (entry, word) = self.heap().resolve(handle)?;
+            if word.shared() == 0 {
+                return Err(Error::NotLocked);
+            }
+            if entry.compare_exchange(word.0, word.0 - SHARED_ONE, AcqRel, Relaxed).is_ok() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Counts our recorded locks in the entries instead.
+    pub fn spill_locks(&self) {
+        for record in &self.records[..self.locked.get() as usize] {
+            let Some(handle) = RawHandle::from_bits(record.load(Relaxed)) else { continue };
+            while let Ok((entry, word)) = self.heap().resolve(handle) {
+                let shared = (word.shared() + SHARED_ONE).min(SHARED_MASK);
+                let wanted = word.0 & !MOVING & !SHARED_MASK | shared;
+                if entry.compare_exchange(word.0, wanted, AcqRel, Relaxed).is_ok() {
+                    break;
+                }
+            }
+            record.store(0, Release);
+        }
+        self.locked.set(0);
+    }
+
+    /// Bytes that the block can hold.
+    ///
+    /// # Errors
+    /// [`Error::Handle`], [`Error::Discarded`].
+    pub fn usable_bytes(&self, handle: RawHandle) -> Result<usize, Error> {
+        let (_, word) = self.heap().resolve(handle)?;
+        if word.is_discarded() {
+            return Err(Error::Discarded);
+        }
+        // SAFETY: a live block lies there.
+        Ok(unsafe { self.heap().usable_bytes(word.offset()) })
+    }
+
+    /// Gives the block another size. It keeps its handle, and its contents as far as they fit.
+    ///
+    /// # Errors
+    /// [`Error::Size`], [`Error::Handle`], [`Error::Locked`], [`Error::Memory`], [`Error::Discarded`]; the block is as it was then.
+    ///
+    /// # Safety
+    /// The calling thread is the cache's.
+    pub unsafe fn resize(&self, handle: RawHandle, size: usize) -> Result<(), Error> {
+        let heap = self.heap();
+        let (entry, word) = heap.resolve(handle)?;
+        if word.is_discarded() {
+            return Err(Error::Discarded);
+        }
+        if size == 0 || size > heap.bytes {
+            return Err(Error::Size);
+        }
+        if word.shared() != 0 || self.is_recorded(handle, word) {
+            return Err(Error::Locked);
+        }
+        // SAFETY: a live block lies at the word's offset; what else is touched is ours.
+        unsafe {
+            let before = heap.usable_bytes(word.offset());
+            let (fits, least) = match heap.classes.index_of(size) {
+                Some(class) => {
+                    let bytes = heap.classes.get(class).size as usize;
+                    (bytes == before, bytes)
+                }
+                None => (size.next_multiple_of(PAGE) == before, size.next_multiple_of(PAGE)),
+            };
+            if fits || (size <= before && before - least <= before / 8 && before <= PAGE) {
+                return Ok(());
+            }
+            // Pinned by a lock of ours, then marked as moving: who locks it meanwhile makes us give up.
+            let pinned = Word((word.0 & !MOVING) + SHARED_ONE);
+            entry.compare_exchange(word.0, pinned.0, AcqRel, Relaxed).map_err(|_| Error::Locked)?;
+            let mine = Word(pinned.0 | MOVING);
+            let undo = |error| {
+                let _ = self.unlock_shared(handle);
+                Err(error)
+            };
+            if entry.compare_exchange(pinned.0, mine.0, AcqRel, Relaxed).is_err() {
+                return undo(Error::Locked);
+            }
+            if word.owner() != self.id {
+                (heap.platform.barrier)();
+                if heap.is_recorded_by(word.owner(), handle.bits()) {
+                    return undo(Error::Locked);
+                }
+            }
+            // Another block, whose place the entry takes over.
+            let other = match self.alloc(size) {
+                Ok(other) => other,
+                Err(error) => return undo(error),
+            };
+            // Locked, so that nobody moves it before it has its new name.
+            let place = self.lock_shared(other)?;
+            let (other_entry, other_word) = heap.resolve(other)?;
+            let to = other_word.offset();
+            core::ptr::copy_nonoverlapping(self.base.add(word.offset() as usize), place, before.min(size));
+            heap.rename(to, handle.index());
+            let done = Word(mine.moved_to(to).0 - SHARED_ONE);
+            if entry.compare_exchange(mine.0, done.0, AcqRel, Relaxed).is_err() {
+                heap.rename(to, other.index());
+                let _ = self.unlock_shared(other);
+                let _ = self.free(other);
+                return undo(Error::Locked);
+            }
+            other_entry.store(Word::free((other_word.generation() + 1).min(0xffff), 0).0, Release);
+            self.keep_spare(other.index(), other_word.generation() + 1);
+            self.give_slot(word.offset());
+            Ok(())
+        }
+    }
+
+    fn unlock_shared(&self, handle: RawHandle) -> Result<(), Error> {
+        loop {
+            let (entry, word) = self.heap().resolve(handle)?;
+            if word.shared() == 0 {
+                return Err(Error::NotLocked);
+            }
+            let wanted = (word.0 & !MOVING) - SHARED_ONE;
+            if entry.compare_exchange(word.0, wanted, AcqRel, Relaxed).is_ok() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Says whether the contents may be dropped while the block is not locked.
+    ///
+    /// # Errors
+    /// [`Error::Handle`]; [`Error::Locked`]; [`Error::Discarded`] if they were dropped already.
+    pub fn set_discardable(&self, handle: RawHandle, discardable: bool) -> Result<(), Error> {
+        let (entry, word) = self.heap().resolve(handle)?;
+        if word.is_discarded() {
+            return Err(Error::Discarded);
+        }
+        // A lock in a record would not be seen on the slow path.
+        if word.shared() != 0 || self.is_recorded(handle, word) {
+            return Err(Error::Locked);
+        }
+        let wanted = if discardable { word.0 & !MOVING | DISCARDABLE } else { word.0 & !MOVING & !DISCARDABLE };
+        entry.compare_exchange(word.0, wanted, AcqRel, Relaxed).map_err(|_| Error::Locked)?;
+        if word.owner() != self.id {
+            (self.heap().platform.barrier)();
+            if self.heap().is_recorded_by(word.owner(), handle.bits()) {
+                // Its owner locked it in the meantime; that lock goes on, and so does the mark.
+                return Err(Error::Locked);
+            }
+        }
+        Ok(())
+    }
+
+    /// Regions of ours, for tests and the compactor: head of each class' list.
+    pub fn head(&self, class: usize) -> u32 {
+        self.listed[class].get()
+    }
+
+    /// Entries in our hands.
+    pub fn spare_count(&self) -> u32 {
+        self.spare_count.get()
+    }
+}
+
+impl Heap {
+    /// Does the thread with this cache hold the block locked in a record? Exact for locks that happened before the
+    /// call, or before a barrier that the caller let all threads pass.
+    pub fn is_recorded_by(&self, id: u8, handle: u64) -> bool {
+        if id >= owner::CACHES {
+            return false;
+        }
+        let cache = self.caches[id as usize].load(Acquire);
+        if cache.is_null() {
+            return false;
+        }
+        // SAFETY: memory of caches stays what it is; records are atomic. From the last to the first: see `unlock_slow`.
+        unsafe { (*cache).records.iter().rev().any(|record| record.load(Acquire) == handle) }
+    }
+
+    /// Is that thread in the middle of freeing this entry?
+    pub fn is_freed_by(&self, id: u8, index: u32) -> bool {
+        if id >= owner::CACHES {
+            return false;
+        }
+        let cache = self.caches[id as usize].load(Acquire);
+        // SAFETY: as above.
+        !cache.is_null() && unsafe { (*cache).op.load(Acquire) } == FREEING | (index as u64) << 8
+    }
+
+    /// Names the entry of the block at `offset` anew.
+    ///
+    /// # Safety
+    /// The caller owns the slot.
+    pub unsafe fn rename(&self, offset: u64, index: u32) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let region = self.region(self.span_of(offset));
+            if region.owner() == owner::LARGE {
+                region.free.store(index, Release);
+            } else {
+                region.word(region.slot(offset)).store(index & !FREE, Release);
+            }
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! Moving blocks: a batch at a time, without holding any lock, around whoever locks or frees them meanwhile.
+//!
+//! A block is moved in four steps: (1) its word gets the mark [`MOVING`], by compare-and-swap, so that it has no
+//! counted locks; (2) every thread passes a barrier, one for the whole batch; (3) if its owner's records show a lock,
+//! or its owner is about to free it, the mark is taken away again; else it is copied; (4) compare-and-swap from the marked
+//! word to the new place. Who wants the block between (1) and (4) takes the mark away, and (4) fails.
+
+use crate::cache::Cache;
+use crate::class::Class;
+use crate::compact::{Compaction, Compactor, Deadline};
+use crate::entry::{MOVING, Word};
+use crate::handle::RawHandle;
+use crate::heap::Heap;
+use crate::platform::PAGE;
+use crate::region::{FREE, Region};
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+
+/// Blocks of a batch, and the bytes after which no more is added.
+const BATCH: usize = 64;
+const BATCH_BYTES: u64 = 32 << 10;
+/// What copying is reckoned with, bytes a nanosecond: slower than any machine of today does it.
+const BYTES_PER_NS: u64 = 1;
+
+#[derive(Clone, Copy)]
+struct Move {
+    index: u32,
+    from: u32,
+    to: u32,
+    word: Word,
+}
+
+/// Empties `source` into `target`, as far as a batch goes, from the compactor's slot on; true: the source is through.
+///
+/// # Safety
+/// Both regions are the compactor's, of one class, and `compacting` is held.
+pub(crate) unsafe fn batch(cache: &Cache, compactor: &mut Compactor, source: &Region, target: &Region, deadline: &Deadline) -> bool {
+    let heap = cache.heap();
+    let class = heap.class(source);
+    let mut moves = [Move { index: 0, from: 0, to: 0, word: Word(0) }; BATCH];
+    let mut count = 0;
+    let bytes_max = BATCH_BYTES.min(deadline.left_ns().saturating_mul(BYTES_PER_NS));
+    let mut through = true;
+    // SAFETY: both regions are ours, slots below `slots` exist.
+    unsafe {
+        let end = source_end(source, class);
+        while compactor.slot < end {
+            if count == BATCH || count > 0 && (count as u64 + 1) * class.size as u64 > bytes_max {
+                through = false;
+                break;
+            }
+            let from = compactor.slot;
+            if let Some(word) = mark(heap, compactor, source, from) {
+                let index = source.word(from).load(Relaxed);
+                let Some(to) = target.pop(index) else {
+                    unmark(heap, index, word);
+                    through = false;
+                    break;
+                };
+                moves[count] = Move { index, from, to, word };
+                count += 1;
+            }
+            compactor.slot += 1;
+        }
+        let moved = finish(cache, compactor, &moves[..count], source, target);
+        for (at, one) in moves[..count].iter().enumerate() {
+            if moved >> at & 1 != 0 {
+                source.push(one.from);
+            } else {
+                target.push(one.to);
+            }
+        }
+    }
+    through
+}
+
+/// First slot from which on none was ever used since its pages are.
+fn source_end(region: &Region, class: &Class) -> u32 {
+    let pages = region.pages.load(Relaxed);
+    if pages == 0 { 0 } else { Region::slots_of(63 - pages.leading_zeros() as usize, class).end }
+}
+
+/// Marks the block in a slot as moving, if there is one that may move.
+unsafe fn mark(heap: &Heap, compactor: &mut Compactor, region: &Region, slot: u32) -> Option<Word> {
+    // SAFETY: the slot exists.
+    let index = unsafe { region.word(slot) }.load(Acquire);
+    if index & FREE != 0 {
+        return None;
+    }
+    let entry = heap.entry(index)?;
+    let word = Word(entry.load(Acquire));
+    if !word.is_live() || word.offset() != region.offset(slot) {
+        // Freed or allocated just now.
+        return None;
+    }
+    if word.shared() != 0 || word.is_moving() || entry.compare_exchange(word.0, word.0 | MOVING, AcqRel, Relaxed).is_err() {
+        compactor.pinned += 1;
+        compactor.sum.blocks_pinned += 1;
+        return None;
+    }
+    Some(word)
+}
+
+/// Takes the mark away, if it is still there.
+fn unmark(heap: &Heap, index: u32, word: Word) {
+    if let Some(entry) = heap.entry(index) {
+        let _ = entry.compare_exchange(word.0 | MOVING, word.0, AcqRel, Relaxed);
+    }
+}
+
+/// Steps 2 to 4 for marked blocks; a bit for each that moved.
+unsafe fn finish(cache: &Cache, compactor: &mut Compactor, moves: &[Move], source: &Region, target: &Region) -> u64 {
+    if moves.is_empty() {
+        return 0;
+    }
+    let heap = cache.heap();
+    if heap.threads.load(Relaxed) > 1 {
+        (heap.platform.barrier)();
+    }
+    let bytes = source.slot_bytes() as usize;
+    let mut moved = 0u64;
+    for (at, one) in moves.iter().enumerate() {
+        let handle = RawHandle::new(heap.tag, one.index, one.word.generation());
+        let who = one.word.owner();
+        if heap.is_recorded_by(who, handle.bits()) || heap.is_freed_by(who, one.index) {
+            unmark(heap, one.index, one.word);
+            compactor.pinned += 1;
+            compactor.sum.blocks_pinned += 1;
+            continue;
+        }
+        let (from, to) = (source.offset(one.from), target.offset(one.to));
+        // SAFETY: both slots are ours, apart or the same region's; the memory of a region stays mapped. If somebody
+        // locks and writes the block now, what we copy is of no use, and the exchange below fails.
+        unsafe {
+            core::ptr::copy_nonoverlapping(heap.base.add(from as usize), heap.base.add(to as usize), bytes);
+            target.word(one.to).store(one.index, Release);
+        }
+        let Some(entry) = heap.entry(one.index) else { continue };
+        let marked = Word(one.word.0 | MOVING);
+        if entry.compare_exchange(marked.0, marked.moved_to(to).0, AcqRel, Relaxed).is_ok() {
+            moved |= 1 << at;
+            compactor.sum.blocks_moved += 1;
+            compactor.sum.bytes_moved += bytes as u64;
+            if let Some((callback, argument)) = heap.moved.get() {
+                // SAFETY: who set the callback keeps it callable.
+                unsafe { callback(argument, handle.bits(), heap.base.add(from as usize), heap.base.add(to as usize)) };
+            }
+        } else {
+            compactor.sum.blocks_abandoned += 1;
+        }
+    }
+    moved
+}
+
+/// Moves blocks of a region to its front, from the compactor's slot downwards; true: done.
+///
+/// # Safety
+/// The region is the compactor's, and `compacting` is held.
+pub(crate) unsafe fn squeeze(cache: &Cache, compactor: &mut Compactor, region: &Region, deadline: &Deadline) -> bool {
+    let heap = cache.heap();
+    let class = heap.class(region);
+    let mut moves = [Move { index: 0, from: 0, to: 0, word: Word(0) }; BATCH];
+    let mut count = 0;
+    let bytes_max = BATCH_BYTES.min(deadline.left_ns().saturating_mul(BYTES_PER_NS));
+    let mut through = true;
+    // SAFETY: the region is ours; slots below `slots` exist.
+    unsafe {
+        region.collect();
+        relist(region, class);
+        compactor.slot = compactor.slot.min(source_end(region, class));
+        while compactor.slot > 0 {
+            if count == BATCH || count > 0 && (count as u64 + 1) * class.size as u64 > bytes_max {
+                through = false;
+                break;
+            }
+            let free = region.free.load(Relaxed);
+            let from = compactor.slot - 1;
+            if free == 0 || free > from {
+                break;
+            }
+            compactor.slot -= 1;
+            if let Some(word) = mark(heap, compactor, region, from) {
+                let index = region.word(from).load(Relaxed);
+                let to = region.pop(index).unwrap_or(from);
+                moves[count] = Move { index, from, to, word };
+                count += 1;
+            }
+        }
+        let moved = finish(cache, compactor, &moves[..count], region, region);
+        for (at, one) in moves[..count].iter().enumerate() {
+            region.push(if moved >> at & 1 != 0 { one.from } else { one.to });
+        }
+    }
+    through
+}
+
+/// Puts the free slots of pages in use on the list in the order of their addresses.
+unsafe fn relist(region: &Region, class: &Class) {
+    let mut next = 0;
+    let mut pages = region.pages.load(Relaxed);
+    // SAFETY: the region is the caller's; slots exist.
+    unsafe {
+        while pages != 0 {
+            let page = 63 - pages.leading_zeros() as usize;
+            pages &= !(1 << page);
+            for slot in Region::slots_of(page, class).rev() {
+                let word = region.word(slot);
+                if !region.is_used(slot) {
+                    word.store(FREE | next, Relaxed);
+                    next = slot + 1;
+                }
+            }
+        }
+    }
+    region.free.store(next, Relaxed);
+}
+
+/// Gives back the pages of a region in which no block lies; answers how many bytes.
+///
+/// # Safety
+/// The region is the compactor's.
+pub(crate) unsafe fn trim(heap: &Heap, region: &Region) -> u64 {
+    let class = heap.class(region);
+    let before = region.resident_bytes(class);
+    let pages = region.pages.load(Relaxed);
+    let begin = region.base.load(Relaxed) - class.first_slot as u64;
+    let reverse_pages = if class.reverse_inside { (class.slots as usize * 4).div_ceil(PAGE) } else { 0 };
+    // SAFETY: the region is ours; slots exist; pages without blocks hold nothing of anybody.
+    unsafe {
+        region.collect();
+        let mut live = if reverse_pages >= 64 { !0 } else { (1u64 << reverse_pages) - 1 };
+        let mut in_use = pages;
+        while in_use != 0 {
+            let page = in_use.trailing_zeros() as usize;
+            in_use &= in_use - 1;
+            for slot in Region::slots_of(page, class) {
+                if region.is_used(slot) {
+                    let first = (class.offset_of(slot) as usize) / PAGE;
+                    let last = (class.offset_of(slot) as usize + class.size as usize - 1) / PAGE;
+                    for page in first..=last.min(63) {
+                        live |= 1 << page;
+                    }
+                }
+            }
+        }
+        // A page goes out of use if no block lies in it; slots that begin in it are no longer listed. Slots of 4 KiB
+        // and more go one by one: theirs is the page that they begin in.
+        let mut gone = 0u64;
+        for page in 0..64 {
+            if pages >> page & 1 == 0 || page < reverse_pages {
+                continue;
+            }
+            let slots = Region::slots_of(page, class);
+            let held = slots.clone().any(|slot| region.is_used(slot));
+            if !held && (class.size as usize >= PAGE || live >> page & 1 == 0) {
+                gone |= 1 << page;
+            }
+        }
+        if gone == 0 {
+            relist(region, class);
+            return 0;
+        }
+        region.pages.store(pages & !gone, Relaxed);
+        relist(region, class);
+        // Runs of pages that no block touches.
+        let spans = class.spans as usize * heap.span_bytes() / PAGE;
+        let mut page = 0;
+        while page < spans.min(64) {
+            let touched = |page: usize| live >> page & 1 != 0;
+            if touched(page) {
+                page += 1;
+                continue;
+            }
+            let first = page;
+            let mut any = false;
+            while page < spans.min(64) && !touched(page) {
+                // What was in use, and what such slots reach into.
+                any |= pages >> page & 1 != 0;
+                page += 1;
+            }
+            if any {
+                (heap.platform.release)(heap.base.add(begin as usize + first * PAGE), (page - first) * PAGE);
+            }
+        }
+    }
+    let after = region.resident_bytes(class);
+    heap.mutex.lock(&heap.platform);
+    heap.sub_resident(before - after);
+    heap.mutex.unlock(&heap.platform);
+    before - after
+}
+
+/// Drops contents of blocks that may be dropped, until about `bytes` are; true: some were.
+///
+/// # Safety
+/// `compacting` is held, the mutex is not; the calling thread is the cache's.
+pub(crate) unsafe fn discard(cache: &Cache, sum: &mut Compaction, bytes: u64) -> bool {
+    let heap = cache.heap();
+    let mut dropped = 0;
+    for index in 0..heap.entries.load(Acquire) {
+        if dropped >= bytes.max(1) {
+            break;
+        }
+        let Some(entry) = heap.entry(index) else { break };
+        let word = Word(entry.load(Acquire));
+        if !word.is_live() || !word.is_discardable() || word.is_discarded() || word.shared() != 0 || word.is_moving() {
+            continue;
+        }
+        if entry.compare_exchange(word.0, word.moved_to(0).0, AcqRel, Relaxed).is_ok() {
+            // SAFETY: the block's slot is in no entry any more.
+            unsafe {
+                dropped += heap.usable_bytes(word.offset()) as u64;
+                cache.give_slot(word.offset());
+            }
+            sum.blocks_discarded += 1;
+        }
+    }
+    dropped > 0
+}

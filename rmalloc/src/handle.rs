@@ -1,0 +1,64 @@
+//! The 64 bits of a handle: entry, generation, heap. All of them are compared, so an invented value is
+//! refused unless it equals a live handle bit for bit.
+//!
+//! | bits | what |
+//! |---|---|
+//! | 0..32 | number of the entry in the heap's table |
+//! | 32..48 | generation of the entry when the block was born |
+//! | 48..64 | tag of the heap: its place among the live heaps, and how often that place was used; never 0 |
+
+use core::num::NonZeroU64;
+
+/// A handle without a type: what `memory_t *` is to C.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct RawHandle(NonZeroU64);
+
+impl RawHandle {
+    /// Of an entry and its generation; `tag` is not 0.
+    #[inline(always)]
+    pub(crate) fn new(tag: u64, index: u32, generation: u64) -> RawHandle {
+        debug_assert!(tag >> 48 != 0 && tag << 16 == 0 && generation >> 16 == 0);
+        // SAFETY: the tag is not 0.
+        RawHandle(unsafe { NonZeroU64::new_unchecked(tag | generation << 32 | index as u64) })
+    }
+
+    /// The value that C holds; `None` if it is 0.
+    #[inline(always)]
+    pub fn from_bits(bits: u64) -> Option<RawHandle> {
+        NonZeroU64::new(bits).map(RawHandle)
+    }
+
+    /// The value for C, never 0.
+    #[inline(always)]
+    pub fn bits(self) -> u64 {
+        self.0.get()
+    }
+
+    /// Number of the entry.
+    #[inline(always)]
+    pub(crate) fn index(self) -> u32 {
+        self.bits() as u32
+    }
+
+    /// Generation, 16 bits.
+    #[inline(always)]
+    pub(crate) fn generation(self) -> u64 {
+        self.bits() >> 32 & 0xffff
+    }
+
+    /// Tag of the heap, in place (the upper 16 bits).
+    #[inline(always)]
+    pub(crate) fn tag(self) -> u64 {
+        self.bits() & TAG_MASK
+    }
+}
+
+/// Where the tag is.
+pub(crate) const TAG_MASK: u64 = 0xffff << 48;
+
+impl core::fmt::Debug for RawHandle {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "heap {:#x} entry {} generation {}", self.tag() >> 48, self.index(), self.generation())
+    }
+}
