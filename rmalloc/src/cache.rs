@@ -437,12 +437,12 @@ impl Cache {
     /// [`Error::Handle`], [`Error::Locked`].
     ///
     /// # Safety
-    /// The calling thread is the cache's.
+    /// The calling thread is the cache's, and the handle has the heap's tag.
     #[inline(always)]
     pub unsafe fn free(&self, handle: RawHandle) -> Result<(), Error> {
         let index = handle.index();
         let count = self.spare_count.get() as usize;
-        if handle.tag() == self.tag && index < self.entries.get() && self.locked.get() == 0 && count < SPARES {
+        if index < self.entries.get() && self.locked.get() == 0 && count < SPARES {
             self.begin(FREEING | (index as u64) << 8);
             // SAFETY: the entry exists.
             let entry = unsafe { &*self.table_end.sub(index as usize + 1) };
@@ -627,12 +627,12 @@ impl Cache {
     /// [`Error::Handle`], [`Error::Locks`], [`Error::Discarded`].
     ///
     /// # Safety
-    /// The calling thread is the cache's.
+    /// The calling thread is the cache's, and the handle has the heap's tag.
     #[inline(always)]
     pub unsafe fn lock(&self, handle: RawHandle) -> Result<*mut u8, Error> {
         let index = handle.index();
         let locked = self.locked.get() as usize;
-        if handle.tag() == self.tag && index < self.entries.get() && locked < RECORDS {
+        if index < self.entries.get() && locked < RECORDS {
             self.records[locked].store(handle.bits(), Relaxed);
             self.light_barrier();
             // SAFETY: the entry exists.

@@ -34,6 +34,8 @@ pub(crate) struct Plan {
     pub generation_max: u64,
     /// Bytes of spans in use at most, the table's included.
     pub limit_bytes: u64,
+    /// The caller gave the memory.
+    pub given: bool,
     /// When compaction runs by itself.
     pub policy: Policy,
 }
@@ -110,6 +112,9 @@ pub(crate) struct Heap {
     pub compactor: UnsafeCell<Compactor>,
     pub moved: Cell<Moved>,
     pub limit_spans: Cell<usize>,
+    /// Memory as it was given or reserved, bytes; and whether the caller gave it.
+    pub reserved: usize,
+    pub given: bool,
     first_span: usize,
     entries_max: usize,
 }
@@ -136,6 +141,7 @@ impl Heap {
     /// are of no meaning.
     pub unsafe fn create(memory: *mut u8, bytes: usize, plan: &Plan, tag: u64, platform: Platform) -> Result<*mut Heap, Error> {
         let span_bytes = plan.geometry.span_bytes as usize;
+        let reserved = bytes;
         let skip = memory.align_offset(PAGE.max(64));
         let bytes = bytes.checked_sub(skip).ok_or(Error::HeapTooSmall)? / span_bytes * span_bytes;
         let bytes = bytes.min(OFFSET_LIMIT as usize);
@@ -204,6 +210,8 @@ impl Heap {
                 compactor: UnsafeCell::new(Compactor::new((platform.clock_ns)())),
                 moved: Cell::new(None),
                 limit_spans: Cell::new((plan.limit_bytes / span_bytes as u64).max(4) as usize + tables),
+                reserved,
+                given: plan.given,
                 first_span: tables,
                 entries_max: pages_max * PAGE_ENTRIES,
             });

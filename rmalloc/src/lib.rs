@@ -10,16 +10,24 @@ mod cache;
 mod compact;
 mod entry;
 mod evacuate;
+#[cfg(feature = "system")]
+pub mod ffi;
 mod handle;
 mod heap;
 mod local;
 mod mutex;
+#[cfg(feature = "system")]
+mod os;
 mod platform;
 mod region;
 mod span;
 mod stats;
 mod status;
+#[cfg(feature = "system")]
+mod system;
 mod table;
+#[cfg(feature = "system")]
+mod thread;
 
 pub use compact::Compaction;
 pub use handle::RawHandle;

@@ -44,6 +44,7 @@ impl<'memory> LocalHeap<'memory> {
             entries_max: bytes / 24,
             generation_max: 0xffff,
             limit_bytes: u64::MAX,
+            given: true,
             policy: Policy { inline: false, trigger: 60_000, stop: 30_000, floor_bytes: 0, budget_ns: 200_000, cpu_share: 50_000, slack: 0 },
         };
         let mut platform = Platform::NONE;
@@ -61,6 +62,10 @@ impl<'memory> LocalHeap<'memory> {
     fn cache(&self) -> &Cache {
         // SAFETY: the cache lives in the heap, which lives in the borrowed memory.
         unsafe { &*self.cache }
+    }
+
+    fn is_ours(&self, handle: RawHandle) -> Result<(), Error> {
+        if handle.tag() == self.cache().tag() { Ok(()) } else { Err(Error::Handle) }
     }
 
     /// A block of `size` bytes.
@@ -86,6 +91,7 @@ impl<'memory> LocalHeap<'memory> {
     /// # Errors
     /// [`Error::Handle`], [`Error::Locked`].
     pub fn free(&self, handle: RawHandle) -> Result<(), Error> {
+        self.is_ours(handle)?;
         // SAFETY: as above.
         unsafe { self.cache().free(handle) }
     }
@@ -95,6 +101,7 @@ impl<'memory> LocalHeap<'memory> {
     /// # Errors
     /// [`Error::Handle`], [`Error::Locks`], [`Error::Discarded`].
     pub fn lock(&self, handle: RawHandle) -> Result<*mut u8, Error> {
+        self.is_ours(handle)?;
         // SAFETY: as above.
         unsafe { self.cache().lock(handle) }
     }

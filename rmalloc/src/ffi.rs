@@ -1,0 +1,208 @@
+//! The C interface: the only mirror of `include/rmalloc.h`, which documents each function.
+
+use crate::cache::Cache;
+use crate::compact::Compaction;
+use crate::handle::RawHandle;
+use crate::status::Error;
+use crate::system;
+use crate::thread;
+use core::ffi::c_void;
+
+/// 0 is success; else one of [`Error`]'s numbers.
+#[allow(non_camel_case_types)]
+pub type status_t = i32;
+
+/// Opaque: the 64 bits of a handle.
+#[allow(non_camel_case_types)]
+pub enum memory_t {}
+
+const OK: status_t = 0;
+
+#[inline(always)]
+fn status(result: Result<(), Error>) -> status_t {
+    match result {
+        Ok(()) => OK,
+        Err(error) => error as status_t,
+    }
+}
+
+#[inline(always)]
+fn handle(memory: *mut memory_t) -> Result<RawHandle, Error> {
+    RawHandle::from_bits(memory as u64).ok_or(Error::Handle)
+}
+
+/// The calling thread's cache of the default heap.
+#[inline(always)]
+fn default_cache() -> Result<&'static Cache, Error> {
+    match thread::cache_of(thread::DEFAULT_TAG) {
+        Ok(cache) => Ok(cache),
+        Err(_) => {
+            system::default_heap()?;
+            thread::cache_of(thread::DEFAULT_TAG)
+        }
+    }
+}
+
+#[inline(always)]
+fn positive(size: isize) -> Result<usize, Error> {
+    if size > 0 { Ok(size as usize) } else { Err(Error::Size) }
+}
+
+#[inline(always)]
+unsafe fn give(out: *mut *mut memory_t, made: Result<RawHandle, Error>) -> status_t {
+    match made {
+        Ok(handle) => {
+            // SAFETY: the caller's pointer, checked for null.
+            unsafe { out.write(handle.bits() as *mut memory_t) };
+            OK
+        }
+        Err(error) => error as status_t,
+    }
+}
+
+/// See `rmalloc.h`.
+///
+/// # Safety
+/// `out` is null or can be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rmalloc(out: *mut *mut memory_t, size: isize) -> status_t {
+    if out.is_null() {
+        return Error::Argument as status_t;
+    }
+    // SAFETY: the cache is the calling thread's; the caller's promise.
+    unsafe { give(out, positive(size).and_then(|size| default_cache()?.alloc(size))) }
+}
+
+/// See `rmalloc.h`.
+///
+/// # Safety
+/// `out` is null or can be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rmalloc_aligned(out: *mut *mut memory_t, size: isize, alignment: usize) -> status_t {
+    if out.is_null() {
+        return Error::Argument as status_t;
+    }
+    // SAFETY: as above.
+    unsafe { give(out, positive(size).and_then(|size| default_cache()?.alloc_aligned(size, alignment))) }
+}
+
+/// See `rmalloc.h`.
+///
+/// # Safety
+/// `address` is null or can be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rmlock(memory: *mut memory_t, address: *mut *mut c_void) -> status_t {
+    if address.is_null() {
+        return Error::Argument as status_t;
+    }
+    // SAFETY: the cache is the calling thread's, of the handle's heap; the caller's promise.
+    unsafe {
+        match handle(memory).and_then(|handle| thread::cache_for(handle)?.lock(handle)) {
+            Ok(place) => {
+                address.write(place.cast());
+                OK
+            }
+            Err(error) => error as status_t,
+        }
+    }
+}
+
+/// See `rmalloc.h`.
+///
+/// # Safety
+/// `address` is null or can be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rmlock_shared(memory: *mut memory_t, address: *mut *mut c_void) -> status_t {
+    if address.is_null() {
+        return Error::Argument as status_t;
+    }
+    // SAFETY: as above.
+    unsafe {
+        match handle(memory).and_then(|handle| thread::cache_for(handle)?.lock_shared(handle)) {
+            Ok(place) => {
+                address.write(place.cast());
+                OK
+            }
+            Err(error) => error as status_t,
+        }
+    }
+}
+
+/// See `rmalloc.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn rmunlock(memory: *mut memory_t) -> status_t {
+    // SAFETY: the cache is the calling thread's, of the handle's heap.
+    unsafe { status(handle(memory).and_then(|handle| thread::cache_for(handle)?.unlock(handle))) }
+}
+
+/// See `rmalloc.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn rmfree(memory: *mut memory_t) -> status_t {
+    // SAFETY: the cache is the calling thread's, of the handle's heap.
+    unsafe { status(handle(memory).and_then(|handle| thread::cache_for(handle)?.free(handle))) }
+}
+
+/// See `rmalloc.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn rmresize(memory: *mut memory_t, size: isize) -> status_t {
+    // SAFETY: the cache is the calling thread's, of the handle's heap.
+    unsafe { status(handle(memory).and_then(|handle| thread::cache_for(handle)?.resize(handle, positive(size)?))) }
+}
+
+/// See `rmalloc.h`.
+///
+/// # Safety
+/// `usable` is null or can be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rmsize(memory: *mut memory_t, usable: *mut usize) -> status_t {
+    if usable.is_null() {
+        return Error::Argument as status_t;
+    }
+    match handle(memory).and_then(|handle| thread::cache_for(handle)?.usable_bytes(handle)) {
+        Ok(bytes) => {
+            // SAFETY: the caller's promise.
+            unsafe { usable.write(bytes) };
+            OK
+        }
+        Err(error) => error as status_t,
+    }
+}
+
+/// See `rmalloc.h`.
+///
+/// # Safety
+/// `result` is null or can be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rmcompact(budget_ns: u64, result: *mut Compaction) -> status_t {
+    // SAFETY: the cache is the calling thread's; the caller's promise.
+    unsafe {
+        match default_cache().and_then(|cache| crate::compact::compact(cache, budget_ns).ok_or(Error::Busy)) {
+            Ok(done) => {
+                if !result.is_null() {
+                    result.write(done);
+                }
+                OK
+            }
+            Err(error) => error as status_t,
+        }
+    }
+}
+
+/// See `rmalloc.h`.
+///
+/// # Safety
+/// `stats` is null or can be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rmstats(stats: *mut crate::Stats) -> status_t {
+    if stats.is_null() {
+        return Error::Argument as status_t;
+    }
+    match default_cache() {
+        Ok(cache) => {
+            // SAFETY: the caller's promise.
+            unsafe { stats.write(cache.heap().stats()) };
+            OK
+        }
+        Err(error) => error as status_t,
+    }
+}
