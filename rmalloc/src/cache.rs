@@ -20,7 +20,7 @@ use crate::region::{FREE, Region, owner};
 use crate::status::Error;
 use crate::table::{Spare, Table};
 use core::cell::Cell;
-use core::ptr::null_mut;
+use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use core::sync::atomic::{AtomicU32, AtomicU64, compiler_fence, fence};
 
@@ -139,7 +139,7 @@ impl Cache {
         self.op.store(IDLE, Release);
     }
 
-    /// A block of `size` bytes at a multiple of 16. Cost: about 25 instructions.
+    /// A block of `size` bytes at a multiple of 16.
     ///
     /// # Errors
     /// [`Error::Size`], [`Error::Memory`], [`Error::Table`].
@@ -148,9 +148,37 @@ impl Cache {
     /// The calling thread is the cache's.
     #[inline(always)]
     pub unsafe fn alloc(&self, size: usize) -> Result<RawHandle, Error> {
+        // SAFETY: the caller's promise.
+        match unsafe { self.try_alloc(size) } {
+            Some(handle) => Ok(handle),
+            // SAFETY: the caller's promise.
+            None => unsafe { self.alloc_rare(size) },
+        }
+    }
+
+    /// [`Cache::alloc`] where nothing rare is needed. Cost: about 45 instructions.
+    ///
+    /// # Safety
+    /// As [`Cache::alloc`].
+    #[inline(always)]
+    pub unsafe fn try_alloc(&self, size: usize) -> Option<RawHandle> {
+        // SAFETY: the caller's promise.
+        unsafe { self.try_alloc_class(self.heap().classes.index_of(size)?) }
+    }
+
+    /// [`Cache::alloc`] where [`Cache::try_alloc`] failed.
+    ///
+    /// # Errors
+    /// As [`Cache::alloc`].
+    ///
+    /// # Safety
+    /// As [`Cache::alloc`].
+    #[cold]
+    #[inline(never)]
+    pub unsafe fn alloc_rare(&self, size: usize) -> Result<RawHandle, Error> {
         match self.heap().classes.index_of(size) {
             // SAFETY: the caller's promise.
-            Some(class) => unsafe { self.alloc_class(class) },
+            Some(class) => unsafe { self.alloc_slow(class) },
             // SAFETY: the caller's promise.
             None => unsafe { self.alloc_large(size) },
         }
@@ -169,14 +197,14 @@ impl Cache {
         }
         match self.heap().classes.index_of_aligned(size, alignment) {
             // SAFETY: the caller's promise.
-            Some(class) => unsafe { self.alloc_class(class) },
+            Some(class) => unsafe { self.alloc_slow(class) },
             // SAFETY: the caller's promise. Large blocks begin at pages.
             None => unsafe { self.alloc_large(size) },
         }
     }
 
     #[inline(always)]
-    unsafe fn alloc_class(&self, class: u8) -> Result<RawHandle, Error> {
+    unsafe fn try_alloc_class(&self, class: u8) -> Option<RawHandle> {
         self.begin(BUSY);
         let count = self.spare_count.get() as usize;
         if self.paused.load(Relaxed) == 0 && count != 0 {
@@ -188,12 +216,11 @@ impl Cache {
                 self.spare_count.set(count as u32 - 1);
                 let handle = self.enter(spare, region.offset(slot));
                 self.end();
-                return Ok(handle);
+                return Some(handle);
             }
         }
         self.end();
-        // SAFETY: the caller's promise.
-        unsafe { self.alloc_slow(class) }
+        None
     }
 
     /// Writes the word of an entry that is ours and in no use.
@@ -205,8 +232,6 @@ impl Cache {
         RawHandle::new(self.tag, spare.index(), spare.generation())
     }
 
-    #[cold]
-    #[inline(never)]
     unsafe fn alloc_slow(&self, class: u8) -> Result<RawHandle, Error> {
         let bytes = self.heap().classes.get(class).size as usize;
         // SAFETY: the caller's promise; `with_slot` holds the mutex.
@@ -215,14 +240,14 @@ impl Cache {
                 self.need_spare()?;
                 let region = self.region_with_slot(class)?;
                 let spare = self.take_spare();
-                let slot = region.pop(spare.index()).expect("the region has a free slot");
+                let slot = region
+                    .pop(spare.index())
+                    .expect("the region has a free slot");
                 Ok(self.enter(spare, region.offset(slot)))
             })
         }
     }
 
-    #[cold]
-    #[inline(never)]
     unsafe fn alloc_large(&self, size: usize) -> Result<RawHandle, Error> {
         if size == 0 || size > isize::MAX as usize || size > self.heap().bytes {
             return Err(Error::Size);
@@ -232,7 +257,10 @@ impl Cache {
             self.until_room(size, || {
                 self.need_spare()?;
                 let spare = self.spares[self.spare_count.get() as usize - 1].get();
-                let offset = self.heap().take_large(size, spare.index()).ok_or(Error::Memory)?;
+                let offset = self
+                    .heap()
+                    .take_large(size, spare.index())
+                    .ok_or(Error::Memory)?;
                 Ok(self.enter(self.take_spare(), offset))
             })
         }
@@ -242,7 +270,11 @@ impl Cache {
     ///
     /// # Safety
     /// The calling thread is the cache's and does not hold the mutex.
-    unsafe fn until_room<T>(&self, bytes: usize, mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    unsafe fn until_room<T>(
+        &self,
+        bytes: usize,
+        mut attempt: impl FnMut() -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let heap = self.heap();
         let mut tries = 0;
         loop {
@@ -266,7 +298,9 @@ impl Cache {
             let gained = tries == 0 && unsafe { crate::compact::make_room(self, bytes) };
             tries += 1;
             if !gained {
-                let Some((callback, argument)) = shortage else { return Err(error) };
+                let Some((callback, argument)) = shortage else {
+                    return Err(error);
+                };
                 // SAFETY: who set the callback keeps it callable; no lock of ours is held.
                 if unsafe { callback(argument, bytes) } == 0 {
                     return Err(error);
@@ -295,7 +329,13 @@ impl Cache {
             self.spare_count.set(count as u32);
             self.entries.set(heap.entries.load(Acquire));
             if count == 0 {
-                return Err(if heap.guarded().table.count == heap.guarded().table.count_max { Error::Table } else { Error::Memory });
+                return Err(
+                    if heap.guarded().table.count == heap.guarded().table.count_max {
+                        Error::Table
+                    } else {
+                        Error::Memory
+                    },
+                );
             }
         }
         Ok(())
@@ -340,7 +380,9 @@ impl Cache {
             unsafe {
                 let guarded = heap.guarded();
                 if retired {
-                    guarded.table.give(&[Spare::new(index, generation)], &heap.platform);
+                    guarded
+                        .table
+                        .give(&[Spare::new(index, generation)], &heap.platform);
                 } else {
                     self.give_spares(SPARES as u32 / 2, &mut guarded.table);
                 }
@@ -365,7 +407,8 @@ impl Cache {
                 if head != 0 {
                     let span = head as usize - 1;
                     let region = heap.region(span);
-                    if region.free.load(Relaxed) != 0 || region.collect() > 0 || heap.carve(region) {
+                    if region.free.load(Relaxed) != 0 || region.collect() > 0 || heap.carve(region)
+                    {
                         self.arm(region);
                         self.current[at].set(region);
                         return Ok(region);
@@ -399,7 +442,9 @@ impl Cache {
         let used = region.used.load(Relaxed);
         // Down to a multiple of the step that lies below.
         let trigger = used.saturating_sub(1) / step * step;
-        region.trigger.store(if used == 0 { 0 } else { trigger }, Relaxed);
+        region
+            .trigger
+            .store(if used == 0 { 0 } else { trigger }, Relaxed);
     }
 
     /// Puts a region of ours on our list.
@@ -427,11 +472,15 @@ impl Cache {
             let mut head = self.listed[class].get();
             heap.unlink(&mut head, span);
             self.listed[class].set(head);
-            self.current[class].set(if head == 0 { &raw const NO_REGION } else { heap.region(head as usize - 1) });
+            self.current[class].set(if head == 0 {
+                &raw const NO_REGION
+            } else {
+                heap.region(head as usize - 1)
+            });
         }
     }
 
-    /// Ends a block. Cost: about 35 instructions.
+    /// Ends a block.
     ///
     /// # Errors
     /// [`Error::Handle`], [`Error::Locked`].
@@ -440,46 +489,69 @@ impl Cache {
     /// The calling thread is the cache's, and the handle has the heap's tag.
     #[inline(always)]
     pub unsafe fn free(&self, handle: RawHandle) -> Result<(), Error> {
-        let index = handle.index();
-        let count = self.spare_count.get() as usize;
-        if index < self.entries.get() && self.locked.get() == 0 && count < SPARES {
-            self.begin(FREEING | (index as u64) << 8);
-            // SAFETY: the entry exists.
-            let entry = unsafe { &*self.table_end.sub(index as usize + 1) };
-            let generation = handle.generation();
-            let word = Word(entry.load(Relaxed));
-            let offset = word.offset();
-            if self.paused.load(Relaxed) == 0
-                && word.keyed() == Word::key(self.id, generation)
-                && word.shared() == 0
-                && generation < self.generation_max as u64
-            {
-                // SAFETY: a live block lies in a region.
-                let region = unsafe { &*self.regions.add((offset >> self.span_shift) as usize) };
-                if region.owner.load(Relaxed) == self.id {
-                    entry.store(Word::free(generation + 1, 0).0, Release);
-                    self.spares[count].set(Spare::new(index, generation + 1));
-                    self.spare_count.set(count as u32 + 1);
-                    // SAFETY: the region is ours, and so is the slot of the block that ended.
-                    let used = unsafe { region.push(region.slot(offset)) };
-                    let heard = used == region.trigger.load(Relaxed);
-                    self.end();
-                    if heard {
-                        // SAFETY: the caller's promise.
-                        unsafe { self.thinned(region) };
-                    }
-                    return Ok(());
-                }
-            }
-            self.end();
-        }
         // SAFETY: the caller's promise.
-        unsafe { self.free_slow(handle) }
+        unsafe {
+            if self.try_free(handle) {
+                Ok(())
+            } else {
+                self.free_slow(handle)
+            }
+        }
     }
 
+    /// [`Cache::free`] where nothing rare is needed. Cost: about 55 instructions.
+    ///
+    /// # Safety
+    /// As [`Cache::free`].
+    #[inline(always)]
+    pub unsafe fn try_free(&self, handle: RawHandle) -> bool {
+        let index = handle.index();
+        let count = self.spare_count.get() as usize;
+        if index >= self.entries.get() || self.locked.get() != 0 || count >= SPARES {
+            return false;
+        }
+        self.begin(FREEING | (index as u64) << 8);
+        // SAFETY: the entry exists.
+        let entry = unsafe { &*self.table_end.sub(index as usize + 1) };
+        let generation = handle.generation();
+        let word = Word(entry.load(Relaxed));
+        let offset = word.offset();
+        if self.paused.load(Relaxed) == 0
+            && word.keyed() == Word::key(self.id, generation)
+            && word.shared() == 0
+            && generation < self.generation_max as u64
+        {
+            // SAFETY: a live block lies in a region.
+            let region = unsafe { &*self.regions.add((offset >> self.span_shift) as usize) };
+            if region.owner.load(Relaxed) == self.id {
+                entry.store(Word::free(generation + 1, 0).0, Release);
+                self.spares[count].set(Spare::new(index, generation + 1));
+                self.spare_count.set(count as u32 + 1);
+                // SAFETY: the region is ours, and so is the slot of the block that ended.
+                let used = unsafe { region.push(region.slot(offset)) };
+                let heard = used == region.trigger.load(Relaxed);
+                self.end();
+                if heard {
+                    // SAFETY: the caller's promise.
+                    unsafe { self.thinned(region) };
+                }
+                return true;
+            }
+        }
+        self.end();
+        false
+    }
+
+    /// [`Cache::free`] where [`Cache::try_free`] failed.
+    ///
+    /// # Errors
+    /// As [`Cache::free`].
+    ///
+    /// # Safety
+    /// As [`Cache::free`].
     #[cold]
     #[inline(never)]
-    unsafe fn free_slow(&self, handle: RawHandle) -> Result<(), Error> {
+    pub unsafe fn free_slow(&self, handle: RawHandle) -> Result<(), Error> {
         let heap = self.heap();
         let word = loop {
             let (entry, word) = heap.resolve(handle)?;
@@ -488,8 +560,15 @@ impl Cache {
             }
             let next = Word::free(word.generation() + 1, 0);
             // The mover's own exchange fails then, whatever it was about.
-            let freed = if word.generation() == 0xffff { Word::free(0xffff, 0) } else { next };
-            if entry.compare_exchange(word.0, freed.0, AcqRel, Relaxed).is_ok() {
+            let freed = if word.generation() == 0xffff {
+                Word::free(0xffff, 0)
+            } else {
+                next
+            };
+            if entry
+                .compare_exchange(word.0, freed.0, AcqRel, Relaxed)
+                .is_ok()
+            {
                 break word;
             }
         };
@@ -515,7 +594,9 @@ impl Cache {
     /// Is the block locked in a record: of ours, or of its owner's?
     fn is_recorded(&self, handle: RawHandle, word: Word) -> bool {
         if word.owner() == self.id {
-            return self.records[..self.locked.get() as usize].iter().any(|record| record.load(Relaxed) == handle.bits());
+            return self.records[..self.locked.get() as usize]
+                .iter()
+                .any(|record| record.load(Relaxed) == handle.bits());
         }
         self.heap().is_recorded_by(word.owner(), handle.bits())
     }
@@ -589,7 +670,8 @@ impl Cache {
                 if region.listed.load(Relaxed) == 0 {
                     self.link(span);
                 }
-                let alone = self.listed[class].get() == span as u32 + 1 && region.next.load(Relaxed) == 0;
+                let alone =
+                    self.listed[class].get() == span as u32 + 1 && region.next.load(Relaxed) == 0;
                 if region.used.load(Relaxed) == 0 && !alone {
                     self.unlink(span);
                     heap.end_region(span);
@@ -620,8 +702,7 @@ impl Cache {
         }
     }
 
-    /// Where the block is, until [`Cache::unlock`]. Cost: about 20 instructions for the block's own thread, one
-    /// compare-and-swap for others.
+    /// Where the block is, until [`Cache::unlock`]. One compare-and-swap for a thread that is not the block's own.
     ///
     /// # Errors
     /// [`Error::Handle`], [`Error::Locks`], [`Error::Discarded`].
@@ -630,22 +711,36 @@ impl Cache {
     /// The calling thread is the cache's, and the handle has the heap's tag.
     #[inline(always)]
     pub unsafe fn lock(&self, handle: RawHandle) -> Result<*mut u8, Error> {
+        // SAFETY: the caller's promise.
+        match unsafe { self.try_lock(handle) } {
+            Some(place) => Ok(place.as_ptr()),
+            // SAFETY: the caller's promise.
+            None => unsafe { self.lock_slow(handle, false) },
+        }
+    }
+
+    /// [`Cache::lock`] where nothing rare is needed. Cost: about 25 instructions.
+    ///
+    /// # Safety
+    /// As [`Cache::lock`].
+    #[inline(always)]
+    pub unsafe fn try_lock(&self, handle: RawHandle) -> Option<NonNull<u8>> {
         let index = handle.index();
         let locked = self.locked.get() as usize;
-        if index < self.entries.get() && locked < RECORDS {
-            self.records[locked].store(handle.bits(), Relaxed);
-            self.light_barrier();
-            // SAFETY: the entry exists.
-            let word = Word(unsafe { &*self.table_end.sub(index as usize + 1) }.load(Acquire));
-            if word.keyed() == Word::key(self.id, handle.generation()) {
-                self.locked.set(locked as u32 + 1);
-                // SAFETY: the block lies in the heap.
-                return Ok(unsafe { self.base.add(word.offset() as usize) });
-            }
-            self.records[locked].store(0, Release);
+        if index >= self.entries.get() || locked >= RECORDS {
+            return None;
         }
-        // SAFETY: the caller's promise.
-        unsafe { self.lock_slow(handle, false) }
+        self.records[locked].store(handle.bits(), Relaxed);
+        self.light_barrier();
+        // SAFETY: the entry exists.
+        let word = Word(unsafe { &*self.table_end.sub(index as usize + 1) }.load(Acquire));
+        if word.keyed() == Word::key(self.id, handle.generation()) {
+            self.locked.set(locked as u32 + 1);
+            // SAFETY: the block lies in the heap, not at address 0.
+            return Some(unsafe { NonNull::new_unchecked(self.base.add(word.offset() as usize)) });
+        }
+        self.records[locked].store(0, Release);
+        None
     }
 
     /// As [`Cache::lock`], but any thread may unlock.
@@ -660,9 +755,16 @@ impl Cache {
         unsafe { self.lock_slow(handle, true) }
     }
 
+    /// [`Cache::lock`] where [`Cache::try_lock`] failed; `shared`: not in a record.
+    ///
+    /// # Errors
+    /// As [`Cache::lock`].
+    ///
+    /// # Safety
+    /// As [`Cache::lock`].
     #[cold]
     #[inline(never)]
-    unsafe fn lock_slow(&self, handle: RawHandle, shared: bool) -> Result<*mut u8, Error> {
+    pub unsafe fn lock_slow(&self, handle: RawHandle, shared: bool) -> Result<*mut u8, Error> {
         let heap = self.heap();
         loop {
             let (entry, word) = heap.resolve(handle)?;
@@ -670,7 +772,8 @@ impl Cache {
                 return Err(Error::Discarded);
             }
             let locked = self.locked.get() as usize;
-            let by_record = !shared && word.owner() == self.id && !word.is_discardable() && locked < RECORDS;
+            let by_record =
+                !shared && word.owner() == self.id && !word.is_discardable() && locked < RECORDS;
             let wanted = if by_record {
                 if !word.is_moving() {
                     // It was, a moment ago; or the thread's idea of the table's size was old.
@@ -694,14 +797,18 @@ impl Cache {
                 }
                 Word((word.0 & !MOVING) + SHARED_ONE)
             };
-            if entry.compare_exchange(word.0, wanted.0, AcqRel, Relaxed).is_ok() && !by_record {
+            if entry
+                .compare_exchange(word.0, wanted.0, AcqRel, Relaxed)
+                .is_ok()
+                && !by_record
+            {
                 // SAFETY: the block lies in the heap.
                 return Ok(unsafe { self.base.add(word.offset() as usize) });
             }
         }
     }
 
-    /// Gives a lock back. Cost: about 8 instructions if it was the last one taken.
+    /// Gives a lock back.
     ///
     /// # Errors
     /// [`Error::NotLocked`], [`Error::Handle`].
@@ -710,23 +817,45 @@ impl Cache {
     /// The calling thread is the cache's.
     #[inline(always)]
     pub unsafe fn unlock(&self, handle: RawHandle) -> Result<(), Error> {
-        let locked = self.locked.get() as usize;
-        if locked != 0 {
-            let record = &self.records[(locked - 1) % RECORDS];
-            if record.load(Relaxed) == handle.bits() {
-                self.locked.set(locked as u32 - 1);
-                record.store(0, Release);
-                return Ok(());
-            }
+        // SAFETY: the caller's promise.
+        if unsafe { self.try_unlock(handle) } {
+            Ok(())
+        } else {
+            self.unlock_slow(handle)
         }
-        self.unlock_slow(handle)
     }
 
+    /// [`Cache::unlock`] if it is the lock taken last. Cost: about 10 instructions.
+    ///
+    /// # Safety
+    /// As [`Cache::unlock`].
+    #[inline(always)]
+    pub unsafe fn try_unlock(&self, handle: RawHandle) -> bool {
+        let locked = self.locked.get() as usize;
+        if locked == 0 {
+            return false;
+        }
+        let record = &self.records[(locked - 1) % RECORDS];
+        if record.load(Relaxed) != handle.bits() {
+            return false;
+        }
+        self.locked.set(locked as u32 - 1);
+        record.store(0, Release);
+        true
+    }
+
+    /// [`Cache::unlock`] where [`Cache::try_unlock`] failed.
+    ///
+    /// # Errors
+    /// As [`Cache::unlock`].
     #[cold]
     #[inline(never)]
-    fn unlock_slow(&self, handle: RawHandle) -> Result<(), Error> {
+    pub fn unlock_slow(&self, handle: RawHandle) -> Result<(), Error> {
         let locked = self.locked.get() as usize;
-        if let Some(at) = self.records[..locked].iter().rposition(|record| record.load(Relaxed) == handle.bits()) {
+        if let Some(at) = self.records[..locked]
+            .iter()
+            .rposition(|record| record.load(Relaxed) == handle.bits())
+        {
             // The last one moves here first: who reads from the last to the first misses none.
             let last = self.records[locked - 1].load(Relaxed);
             self.records[at].store(last, Release);
@@ -739,7 +868,10 @@ impl Cache {
             if word.shared() == 0 {
                 return Err(Error::NotLocked);
             }
-            if entry.compare_exchange(word.0, word.0 - SHARED_ONE, AcqRel, Relaxed).is_ok() {
+            if entry
+                .compare_exchange(word.0, word.0 - SHARED_ONE, AcqRel, Relaxed)
+                .is_ok()
+            {
                 return Ok(());
             }
         }
@@ -748,11 +880,16 @@ impl Cache {
     /// Counts our recorded locks in the entries instead.
     pub fn spill_locks(&self) {
         for record in &self.records[..self.locked.get() as usize] {
-            let Some(handle) = RawHandle::from_bits(record.load(Relaxed)) else { continue };
+            let Some(handle) = RawHandle::from_bits(record.load(Relaxed)) else {
+                continue;
+            };
             while let Ok((entry, word)) = self.heap().resolve(handle) {
                 let shared = (word.shared() + SHARED_ONE).min(SHARED_MASK);
                 let wanted = word.0 & !MOVING & !SHARED_MASK | shared;
-                if entry.compare_exchange(word.0, wanted, AcqRel, Relaxed).is_ok() {
+                if entry
+                    .compare_exchange(word.0, wanted, AcqRel, Relaxed)
+                    .is_ok()
+                {
                     break;
                 }
             }
@@ -801,20 +938,28 @@ impl Cache {
                     let bytes = heap.classes.get(class).size as usize;
                     (bytes == before, bytes)
                 }
-                None => (size.next_multiple_of(PAGE) == before, size.next_multiple_of(PAGE)),
+                None => (
+                    size.next_multiple_of(PAGE) == before,
+                    size.next_multiple_of(PAGE),
+                ),
             };
             if fits || (size <= before && before - least <= before / 8 && before <= PAGE) {
                 return Ok(());
             }
             // Pinned by a lock of ours, then marked as moving: who locks it meanwhile makes us give up.
             let pinned = Word((word.0 & !MOVING) + SHARED_ONE);
-            entry.compare_exchange(word.0, pinned.0, AcqRel, Relaxed).map_err(|_| Error::Locked)?;
+            entry
+                .compare_exchange(word.0, pinned.0, AcqRel, Relaxed)
+                .map_err(|_| Error::Locked)?;
             let mine = Word(pinned.0 | MOVING);
             let undo = |error| {
                 let _ = self.unlock_shared(handle);
                 Err(error)
             };
-            if entry.compare_exchange(pinned.0, mine.0, AcqRel, Relaxed).is_err() {
+            if entry
+                .compare_exchange(pinned.0, mine.0, AcqRel, Relaxed)
+                .is_err()
+            {
                 return undo(Error::Locked);
             }
             if word.owner() != self.id {
@@ -832,16 +977,26 @@ impl Cache {
             let place = self.lock_shared(other)?;
             let (other_entry, other_word) = heap.resolve(other)?;
             let to = other_word.offset();
-            core::ptr::copy_nonoverlapping(self.base.add(word.offset() as usize), place, before.min(size));
+            core::ptr::copy_nonoverlapping(
+                self.base.add(word.offset() as usize),
+                place,
+                before.min(size),
+            );
             heap.rename(to, handle.index());
             let done = Word(mine.moved_to(to).0 - SHARED_ONE);
-            if entry.compare_exchange(mine.0, done.0, AcqRel, Relaxed).is_err() {
+            if entry
+                .compare_exchange(mine.0, done.0, AcqRel, Relaxed)
+                .is_err()
+            {
                 heap.rename(to, other.index());
                 let _ = self.unlock_shared(other);
                 let _ = self.free(other);
                 return undo(Error::Locked);
             }
-            other_entry.store(Word::free((other_word.generation() + 1).min(0xffff), 0).0, Release);
+            other_entry.store(
+                Word::free((other_word.generation() + 1).min(0xffff), 0).0,
+                Release,
+            );
             self.keep_spare(other.index(), other_word.generation() + 1);
             self.give_slot(word.offset());
             Ok(())
@@ -855,7 +1010,10 @@ impl Cache {
                 return Err(Error::NotLocked);
             }
             let wanted = (word.0 & !MOVING) - SHARED_ONE;
-            if entry.compare_exchange(word.0, wanted, AcqRel, Relaxed).is_ok() {
+            if entry
+                .compare_exchange(word.0, wanted, AcqRel, Relaxed)
+                .is_ok()
+            {
                 return Ok(());
             }
         }
@@ -874,8 +1032,14 @@ impl Cache {
         if word.shared() != 0 || self.is_recorded(handle, word) {
             return Err(Error::Locked);
         }
-        let wanted = if discardable { word.0 & !MOVING | DISCARDABLE } else { word.0 & !MOVING & !DISCARDABLE };
-        entry.compare_exchange(word.0, wanted, AcqRel, Relaxed).map_err(|_| Error::Locked)?;
+        let wanted = if discardable {
+            word.0 & !MOVING | DISCARDABLE
+        } else {
+            word.0 & !MOVING & !DISCARDABLE
+        };
+        entry
+            .compare_exchange(word.0, wanted, AcqRel, Relaxed)
+            .map_err(|_| Error::Locked)?;
         if word.owner() != self.id {
             (self.heap().platform.barrier)();
             if self.heap().is_recorded_by(word.owner(), handle.bits()) {
@@ -909,7 +1073,13 @@ impl Heap {
             return false;
         }
         // SAFETY: memory of caches stays what it is; records are atomic. From the last to the first: see `unlock_slow`.
-        unsafe { (*cache).records.iter().rev().any(|record| record.load(Acquire) == handle) }
+        unsafe {
+            (*cache)
+                .records
+                .iter()
+                .rev()
+                .any(|record| record.load(Acquire) == handle)
+        }
     }
 
     /// Is that thread in the middle of freeing this entry?
@@ -933,7 +1103,9 @@ impl Heap {
             if region.owner() == owner::LARGE {
                 region.free.store(index, Release);
             } else {
-                region.word(region.slot(offset)).store(index & !FREE, Release);
+                region
+                    .word(region.slot(offset))
+                    .store(index & !FREE, Release);
             }
         }
     }

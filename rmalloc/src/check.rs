@@ -21,8 +21,24 @@ pub struct Violation {
     pub expected: u64,
 }
 
-fn is(invariant: u32, text: &'static str, at: u64, found: u64, expected: u64) -> Result<(), Violation> {
-    if found == expected { Ok(()) } else { Err(Violation { invariant, text, at, found, expected }) }
+fn is(
+    invariant: u32,
+    text: &'static str,
+    at: u64,
+    found: u64,
+    expected: u64,
+) -> Result<(), Violation> {
+    if found == expected {
+        Ok(())
+    } else {
+        Err(Violation {
+            invariant,
+            text,
+            at,
+            found,
+            expected,
+        })
+    }
 }
 
 /// Checks all of them. Cost: every slot and entry.
@@ -59,12 +75,20 @@ unsafe fn all(heap: &Heap) -> Result<(), Violation> {
             }
             match region.owner() {
                 owner::META => span += 1,
-                owner::INTERIOR => return is(1, "an interior span follows its region's first", at, 1, 0),
+                owner::INTERIOR => {
+                    return is(1, "an interior span follows its region's first", at, 1, 0);
+                }
                 owner::LARGE => {
                     let pages = region.pages.load(Relaxed);
                     let index = region.free.load(Relaxed);
                     let word = Word(heap.entry(index).map_or(0, |entry| entry.load(Relaxed)));
-                    is(2, "the entry of a large block leads to it", at, word.offset() * word.is_live() as u64, (span << heap.span_shift) as u64)?;
+                    is(
+                        2,
+                        "the entry of a large block leads to it",
+                        at,
+                        word.offset() * word.is_live() as u64,
+                        (span << heap.span_shift) as u64,
+                    )?;
                     large = (large.0 + 1, large.1 + pages * PAGE as u64);
                     resident += pages * PAGE as u64;
                     blocks += 1;
@@ -72,31 +96,81 @@ unsafe fn all(heap: &Heap) -> Result<(), Violation> {
                 }
                 who => {
                     let class = heap.class(region);
-                    is(3, "a region has the slot size of its class", at, region.slot_bytes(), class.size as u64)?;
+                    is(
+                        3,
+                        "a region has the slot size of its class",
+                        at,
+                        region.slot_bytes(),
+                        class.size as u64,
+                    )?;
                     blocks += check_region(heap, region, at)?;
                     resident += region.resident_bytes(class);
                     thin += region.reported.load(Relaxed) as i64 * 64;
                     let listed = region.listed.load(Relaxed) != 0;
                     let room = region.used.load(Relaxed) < class.slots as u32;
                     if who == owner::NONE {
-                        is(4, "a region that is nobody's is listed if it has room", at, listed as u64, room as u64)?;
+                        is(
+                            4,
+                            "a region that is nobody's is listed if it has room",
+                            at,
+                            listed as u64,
+                            room as u64,
+                        )?;
                     }
                     span += class.spans as usize;
                 }
             }
         }
-        is(5, "large blocks are counted", 0, guarded.large_blocks, large.0)?;
-        is(6, "bytes of large blocks are counted", 0, guarded.large_bytes, large.1)?;
-        is(7, "free resident spans are counted", 0, guarded.dirty_bytes, dirty)?;
-        is(8, "resident bytes are counted", 0, heap.resident_bytes.load(Relaxed), resident + dirty)?;
-        is(9, "free bytes told by regions are counted", 0, heap.thin_bytes.load(Relaxed) as u64, thin as u64)?;
+        is(
+            5,
+            "large blocks are counted",
+            0,
+            guarded.large_blocks,
+            large.0,
+        )?;
+        is(
+            6,
+            "bytes of large blocks are counted",
+            0,
+            guarded.large_bytes,
+            large.1,
+        )?;
+        is(
+            7,
+            "free resident spans are counted",
+            0,
+            guarded.dirty_bytes,
+            dirty,
+        )?;
+        is(
+            8,
+            "resident bytes are counted",
+            0,
+            heap.resident_bytes.load(Relaxed),
+            resident + dirty,
+        )?;
+        is(
+            9,
+            "free bytes told by regions are counted",
+            0,
+            heap.thin_bytes.load(Relaxed) as u64,
+            thin as u64,
+        )?;
         let mut live = 0u64;
         let mut discarded = 0u64;
         for index in 0..heap.entries.load(Relaxed) {
-            let Some(entry) = heap.entry(index) else { break };
+            let Some(entry) = heap.entry(index) else {
+                break;
+            };
             let word = Word(entry.load(Relaxed));
             if word.is_live() {
-                is(10, "nobody moves a block outside of calls", index as u64, word.is_moving() as u64, 0)?;
+                is(
+                    10,
+                    "nobody moves a block outside of calls",
+                    index as u64,
+                    word.is_moving() as u64,
+                    0,
+                )?;
                 if word.is_discarded() {
                     discarded += 1;
                 } else {
@@ -107,13 +181,36 @@ unsafe fn all(heap: &Heap) -> Result<(), Violation> {
                     } else {
                         region.word(region.slot(word.offset())).load(Relaxed)
                     };
-                    is(11, "the slot of a block names its entry", index as u64, named as u64, index as u64)?;
+                    is(
+                        11,
+                        "the slot of a block names its entry",
+                        index as u64,
+                        named as u64,
+                        index as u64,
+                    )?;
                 }
             }
         }
-        is(12, "as many slots hold blocks as entries lead to them", 0, blocks, live)?;
-        let kept: u64 = heap.caches.iter().filter_map(|cache| cache.load(Relaxed).as_ref()).map(|cache| cache.spare_count() as u64).sum();
-        is(13, "entries that are taken are of blocks or kept by threads", 0, guarded.table.taken, live + discarded + kept)?;
+        is(
+            12,
+            "as many slots hold blocks as entries lead to them",
+            0,
+            blocks,
+            live,
+        )?;
+        let kept: u64 = heap
+            .caches
+            .iter()
+            .filter_map(|cache| cache.load(Relaxed).as_ref())
+            .map(|cache| cache.spare_count() as u64)
+            .sum();
+        is(
+            13,
+            "entries that are taken are of blocks or kept by threads",
+            0,
+            guarded.table.taken,
+            live + discarded + kept,
+        )?;
     }
     Ok(())
 }
@@ -136,19 +233,37 @@ unsafe fn check_region(heap: &Heap, region: &Region, at: u64) -> Result<u64, Vio
                 if word & FREE == 0 {
                     used += 1;
                     let entry = Word(heap.entry(word).map_or(0, |entry| entry.load(Relaxed)));
-                    is(14, "a slot with a block is where its entry leads", at, entry.offset() * entry.is_live() as u64, region.offset(slot))?;
+                    is(
+                        14,
+                        "a slot with a block is where its entry leads",
+                        at,
+                        entry.offset() * entry.is_live() as u64,
+                        region.offset(slot),
+                    )?;
                 }
             }
         }
         let remote = region.remote_count();
-        is(15, "slots with blocks, and those given back by others, are counted", at, region.used.load(Relaxed) as u64, used + remote)?;
+        is(
+            15,
+            "slots with blocks, and those given back by others, are counted",
+            at,
+            region.used.load(Relaxed) as u64,
+            used + remote,
+        )?;
         let mut free = 0u64;
         let mut next = region.free.load(Relaxed);
         while next != 0 && free <= capacity {
             free += 1;
             next = region.word(next - 1).load(Relaxed) & !FREE;
         }
-        is(16, "every other slot of pages in use is on the free list", at, free, capacity - used - remote)?;
+        is(
+            16,
+            "every other slot of pages in use is on the free list",
+            at,
+            free,
+            capacity - used - remote,
+        )?;
     }
     Ok(used)
 }

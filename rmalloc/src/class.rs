@@ -34,7 +34,7 @@ pub const PAGE_BYTES: u32 = 4096;
 pub const REGION_BYTES_MAX: u32 = 1 << 20;
 
 /// Binary logarithm of what `Class::magic` is a fraction of.
-const SLOT_SHIFT: u32 = 35;
+pub const SLOT_SHIFT: u32 = 35;
 /// Entries of the lookup: one for each multiple of 16.
 const STEPS: usize = (SIZE_MAX / STEP) as usize;
 /// Slots of classes that are multiples of 64 lie at such; in regions with a reverse map not at more.
@@ -91,7 +91,11 @@ impl Geometry {
         }
         // A largest block fits at least once, and small blocks fit with their entry of the reverse map.
         let fits = self.block_most <= self.region_bytes && self.largest <= self.larger_bytes;
-        if !fits || self.largest < STEP || self.largest > SIZE_MAX || self.largest % STEP != 0 {
+        if !fits
+            || self.largest < STEP
+            || self.largest > SIZE_MAX
+            || !self.largest.is_multiple_of(STEP)
+        {
             return Err(ClassError::Largest {
                 bytes: self.largest,
             });
@@ -238,11 +242,9 @@ impl Class {
             } else {
                 ALIGNMENT_INSIDE
             };
-            // Without the gap one slot more may seem to fit.
-            let mut slots = region_bytes / (size + 4);
-            while (slots * 4).next_multiple_of(alignment) + slots * size > region_bytes {
-                slots -= 1;
-            }
+            // The gap takes no slot: with it the slots end at a multiple of their alignment, and the
+            // end of the region is one, too.
+            let slots = region_bytes / (size + 4);
             (slots, (slots * 4).next_multiple_of(alignment), alignment)
         } else {
             let alignment = if power < PAGE_BYTES {
@@ -301,12 +303,6 @@ pub struct Classes {
 }
 
 impl Classes {
-    /// [`DEFAULT_SIZES`] in [`Geometry::DEFAULT`], made at compile time.
-    pub const DEFAULT: Classes = match Classes::with_default_sizes(&Geometry::DEFAULT) {
-        Ok(classes) => classes,
-        Err(_) => panic!("the default classes are refused"),
-    };
-
     /// Classes of these sizes, in bytes: ascending multiples of 16, at most [`CLASSES_MAX`] of them and
     /// none above the geometry's largest. What is above the last size has no class.
     ///
@@ -416,6 +412,12 @@ impl Classes {
     }
 }
 
+/// [`DEFAULT_SIZES`] in [`Geometry::DEFAULT`], made at compile time: read-only data.
+pub static DEFAULT_CLASSES: Classes = match Classes::with_default_sizes(&Geometry::DEFAULT) {
+    Ok(classes) => classes,
+    Err(_) => panic!("the default classes are refused"),
+};
+
 /// Whether these may be classes in a geometry with this largest size, in bytes.
 ///
 /// # Errors
@@ -430,7 +432,7 @@ pub const fn check_sizes(sizes: &[u32], largest: u32) -> Result<(), ClassError> 
     let (mut before, mut i) = (0, 0);
     while i < sizes.len() {
         let size = sizes[i];
-        if size == 0 || size % STEP != 0 {
+        if size == 0 || !size.is_multiple_of(STEP) {
             return Err(ClassError::Step { size });
         }
         if size <= before {
@@ -445,5 +447,5 @@ pub const fn check_sizes(sizes: &[u32], largest: u32) -> Result<(), ClassError> 
     Ok(())
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "system"))]
 mod tests;

@@ -119,7 +119,11 @@ impl Compactor {
             cursor: 0,
             target_cursor: 0,
             class: 0,
-            totals: [Total { used: 0, regions: 0, spare_pages: 0 }; CLASSES_MAX],
+            totals: [Total {
+                used: 0,
+                regions: 0,
+                spare_pages: 0,
+            }; CLASSES_MAX],
             ranks: [(0, 0); RANKS + 1],
             cut: 0,
             source: None,
@@ -161,7 +165,11 @@ pub(crate) struct Deadline {
 impl Deadline {
     /// Nanoseconds left.
     pub fn left_ns(&self) -> u64 {
-        if self.at_ns == u64::MAX { u64::MAX } else { self.at_ns.saturating_sub((self.clock_ns)()) }
+        if self.at_ns == u64::MAX {
+            u64::MAX
+        } else {
+            self.at_ns.saturating_sub((self.clock_ns)())
+        }
     }
 
     pub fn is_over(&self) -> bool {
@@ -193,7 +201,9 @@ pub(crate) unsafe fn by_policy(cache: &Cache) {
     let policy = heap.policy.get();
     let resident = heap.resident_bytes.load(Relaxed);
     let thin = heap.thin_bytes.load(Relaxed).max(0) as u64;
-    if thin < policy.floor_bytes || thin as u128 * 1_000_000 < resident as u128 * policy.stop as u128 {
+    if thin < policy.floor_bytes
+        || thin as u128 * 1_000_000 < resident as u128 * policy.stop as u128
+    {
         return;
     }
     if !heap.compacting.try_lock() {
@@ -205,7 +215,8 @@ pub(crate) unsafe fn by_policy(cache: &Cache) {
         compactor.active |= thin as u128 * 1_000_000 >= resident as u128 * policy.trigger as u128;
         if compactor.active {
             let now = (heap.platform.clock_ns)();
-            let allowed = (now.saturating_sub(compactor.born_ns) as u128 * policy.cpu_share as u128 / 1_000_000) as u64;
+            let allowed = (now.saturating_sub(compactor.born_ns) as u128 * policy.cpu_share as u128
+                / 1_000_000) as u64;
             if compactor.spent_ns <= allowed {
                 let keep = (resident as u128 * policy.slack as u128 / 1_000_000) as u64;
                 let done = step(cache, policy.budget_ns, keep);
@@ -251,11 +262,22 @@ unsafe fn step(cache: &Cache, budget_ns: u64, keep: u64) -> Compaction {
     // SAFETY: the caller holds `compacting`.
     let compactor = unsafe { &mut *heap.compactor.get() };
     let begin = clock_ns();
-    let deadline = Deadline { at_ns: if budget_ns == 0 { u64::MAX } else { begin + budget_ns }, clock_ns };
+    let deadline = Deadline {
+        at_ns: if budget_ns == 0 {
+            u64::MAX
+        } else {
+            begin + budget_ns
+        },
+        clock_ns,
+    };
     let before = compactor.sum;
     let mut finished = false;
     // Without a limit a cycle under way may have missed what changed since: one whole cycle after it.
-    let mut cycles = if budget_ns == 0 && compactor.phase != Phase::Idle { 2 } else { 1 };
+    let mut cycles = if budget_ns == 0 && compactor.phase != Phase::Idle {
+        2
+    } else {
+        1
+    };
     while !deadline.is_over() {
         // SAFETY: the caller holds `compacting`.
         if unsafe { advance(cache, compactor, &deadline, keep) } {
@@ -292,7 +314,12 @@ unsafe fn step(cache: &Cache, budget_ns: u64, keep: u64) -> Compaction {
 }
 
 /// Does a small piece of the cycle; true: the cycle has ended.
-unsafe fn advance(cache: &Cache, compactor: &mut Compactor, deadline: &Deadline, keep: u64) -> bool {
+unsafe fn advance(
+    cache: &Cache,
+    compactor: &mut Compactor,
+    deadline: &Deadline,
+    keep: u64,
+) -> bool {
     let heap = cache.heap();
     let begin = (heap.platform.clock_ns)();
     let phase = compactor.phase;
@@ -300,7 +327,11 @@ unsafe fn advance(cache: &Cache, compactor: &mut Compactor, deadline: &Deadline,
     let ended = unsafe {
         match phase {
             Phase::Idle => {
-                compactor.totals = [Total { used: 0, regions: 0, spare_pages: 0 }; CLASSES_MAX];
+                compactor.totals = [Total {
+                    used: 0,
+                    regions: 0,
+                    spare_pages: 0,
+                }; CLASSES_MAX];
                 compactor.go(Phase::Survey, heap);
                 false
             }
@@ -385,7 +416,9 @@ unsafe fn survey(heap: &Heap, compactor: &mut Compactor) {
     let until = end.min(compactor.cursor + SURVEYED);
     for span in compactor.cursor..until {
         // SAFETY: the span is ready.
-        let Some(region) = (unsafe { slots_at(heap, span) }) else { continue };
+        let Some(region) = (unsafe { slots_at(heap, span) }) else {
+            continue;
+        };
         let index = region.class.load(Relaxed) as usize;
         if index >= heap.classes.len() {
             continue;
@@ -415,7 +448,11 @@ unsafe fn pick(heap: &Heap, compactor: &mut Compactor) {
             // Done, once this is through.
             compactor.totals[class].spare_pages = 0;
             compactor.ranks = [(0, 0); RANKS + 1];
-            let next = if compactor.totals[class].regions > 1 { Phase::Rank } else { Phase::Squeeze };
+            let next = if compactor.totals[class].regions > 1 {
+                Phase::Rank
+            } else {
+                Phase::Squeeze
+            };
             compactor.go(next, heap);
         }
         _ => compactor.go(Phase::Dirty, heap),
@@ -431,7 +468,9 @@ unsafe fn rank(heap: &Heap, compactor: &mut Compactor) {
     let until = end.min(compactor.cursor + SURVEYED);
     for span in compactor.cursor..until {
         // SAFETY: the span is ready.
-        let Some(region) = (unsafe { slots_at(heap, span) }) else { continue };
+        let Some(region) = (unsafe { slots_at(heap, span) }) else {
+            continue;
+        };
         if region.class.load(Relaxed) as usize == compactor.class {
             let used = region.used.load(Relaxed);
             let slots = heap.class(region).slots as u32;
@@ -445,7 +484,14 @@ unsafe fn rank(heap: &Heap, compactor: &mut Compactor) {
     }
     // As many ranks from the emptiest on as fit into the free slots of the others.
     let slots = heap.classes.get(compactor.class as u8).slots as u64;
-    let free = |ranks: &[(u32, u32)]| ranks.iter().map(|(regions, used)| *regions as u64 * slots - (*used as u64).min(*regions as u64 * slots)).sum::<u64>();
+    let free = |ranks: &[(u32, u32)]| {
+        ranks
+            .iter()
+            .map(|(regions, used)| {
+                *regions as u64 * slots - (*used as u64).min(*regions as u64 * slots)
+            })
+            .sum::<u64>()
+    };
     let mut moved = 0u64;
     compactor.cut = 0;
     for rank in 0..RANKS {
@@ -468,7 +514,10 @@ unsafe fn seize(cache: &Cache, span: usize, class: usize) -> bool {
     // SAFETY: the mutex is held; an owner is not in a call, or is waited for.
     let taken = unsafe {
         match slots_at(heap, span) {
-            Some(region) if heap.guarded().spans.is_taken(span) && region.class.load(Relaxed) as usize == class => {
+            Some(region)
+                if heap.guarded().spans.is_taken(span)
+                    && region.class.load(Relaxed) as usize == class =>
+            {
                 let who = region.owner();
                 if who == owner::COMPACTOR {
                     false
@@ -568,7 +617,9 @@ unsafe fn evacuate(cache: &Cache, compactor: &mut Compactor, deadline: &Deadline
             }
         }
         if crate::evacuate::batch(cache, compactor, heap.region(source), region, deadline) {
-            heap.region(source).pinned.store(compactor.pinned.min(0xffff) as u16, Relaxed);
+            heap.region(source)
+                .pinned
+                .store(compactor.pinned.min(0xffff) as u16, Relaxed);
             compactor.source = None;
             let_go(heap, compactor, source);
         }
@@ -578,13 +629,18 @@ unsafe fn evacuate(cache: &Cache, compactor: &mut Compactor, deadline: &Deadline
 /// Looks at up to a few hundred spans for the next region to empty; false: there is none.
 unsafe fn next_source(cache: &Cache, compactor: &mut Compactor) -> bool {
     let heap = cache.heap();
-    let until = compactor.cursor.saturating_sub(SURVEYED).max(heap.first_span());
+    let until = compactor
+        .cursor
+        .saturating_sub(SURVEYED)
+        .max(heap.first_span());
     while compactor.cursor > until {
         compactor.cursor -= 1;
         let span = compactor.cursor;
         // SAFETY: the span is ready.
         unsafe {
-            let Some(region) = slots_at(heap, span) else { continue };
+            let Some(region) = slots_at(heap, span) else {
+                continue;
+            };
             if region.class.load(Relaxed) as usize != compactor.class {
                 continue;
             }
@@ -617,7 +673,8 @@ unsafe fn next_target(cache: &Cache, compactor: &mut Compactor, source: usize) -
             {
                 let (used, slots) = (region.used.load(Relaxed), heap.class(region).slots as u32);
                 let rank = rank_of(used, slots);
-                let fits = used < slots && (rank > compactor.cut || rank == compactor.cut && span < source);
+                let fits = used < slots
+                    && (rank > compactor.cut || rank == compactor.cut && span < source);
                 if fits && seize(cache, span, compactor.class) {
                     compactor.target = Some(span);
                     compactor.target_cursor = span;
@@ -652,7 +709,9 @@ unsafe fn squeeze(cache: &Cache, compactor: &mut Compactor, deadline: &Deadline)
         while compactor.cursor < until {
             let span = compactor.cursor;
             compactor.cursor += 1;
-            let Some(region) = slots_at(heap, span) else { continue };
+            let Some(region) = slots_at(heap, span) else {
+                continue;
+            };
             if region.class.load(Relaxed) as usize != compactor.class {
                 continue;
             }

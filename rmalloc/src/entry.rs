@@ -126,10 +126,21 @@ mod tests {
     #[test]
     fn fields_do_not_overlap() {
         let word = Word::live(OFFSET_LIMIT - 16, 254, 0xffff);
-        assert_eq!((word.offset(), word.owner(), word.generation(), word.shared()), (OFFSET_LIMIT - 16, 254, 0xffff, 0));
+        assert_eq!(
+            (
+                word.offset(),
+                word.owner(),
+                word.generation(),
+                word.shared()
+            ),
+            (OFFSET_LIMIT - 16, 254, 0xffff, 0)
+        );
         assert!(word.is_live() && !word.is_moving() && !word.is_discardable());
         let all = Word(word.0 | MOVING | DISCARDABLE | SHARED_MASK);
-        assert_eq!((all.offset(), all.owner(), all.generation(), all.shared()), (OFFSET_LIMIT - 16, 254, 0xffff, 15));
+        assert_eq!(
+            (all.offset(), all.owner(), all.generation(), all.shared()),
+            (OFFSET_LIMIT - 16, 254, 0xffff, 15)
+        );
         assert_eq!(all.moved_to(32).offset(), 32);
         assert_eq!(word.keyed(), Word::key(254, 0xffff));
         assert_ne!(all.keyed(), Word::key(254, 0xffff));

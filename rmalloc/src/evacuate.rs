@@ -33,10 +33,21 @@ struct Move {
 ///
 /// # Safety
 /// Both regions are the compactor's, of one class, and `compacting` is held.
-pub(crate) unsafe fn batch(cache: &Cache, compactor: &mut Compactor, source: &Region, target: &Region, deadline: &Deadline) -> bool {
+pub(crate) unsafe fn batch(
+    cache: &Cache,
+    compactor: &mut Compactor,
+    source: &Region,
+    target: &Region,
+    deadline: &Deadline,
+) -> bool {
     let heap = cache.heap();
     let class = heap.class(source);
-    let mut moves = [Move { index: 0, from: 0, to: 0, word: Word(0) }; BATCH];
+    let mut moves = [Move {
+        index: 0,
+        from: 0,
+        to: 0,
+        word: Word(0),
+    }; BATCH];
     let mut count = 0;
     let bytes_max = BATCH_BYTES.min(deadline.left_ns().saturating_mul(BYTES_PER_NS));
     let mut through = true;
@@ -56,7 +67,12 @@ pub(crate) unsafe fn batch(cache: &Cache, compactor: &mut Compactor, source: &Re
                     through = false;
                     break;
                 };
-                moves[count] = Move { index, from, to, word };
+                moves[count] = Move {
+                    index,
+                    from,
+                    to,
+                    word,
+                };
                 count += 1;
             }
             compactor.slot += 1;
@@ -76,7 +92,11 @@ pub(crate) unsafe fn batch(cache: &Cache, compactor: &mut Compactor, source: &Re
 /// First slot from which on none was ever used since its pages are.
 fn source_end(region: &Region, class: &Class) -> u32 {
     let pages = region.pages.load(Relaxed);
-    if pages == 0 { 0 } else { Region::slots_of(63 - pages.leading_zeros() as usize, class).end }
+    if pages == 0 {
+        0
+    } else {
+        Region::slots_of(63 - pages.leading_zeros() as usize, class).end
+    }
 }
 
 /// Marks the block in a slot as moving, if there is one that may move.
@@ -92,7 +112,12 @@ unsafe fn mark(heap: &Heap, compactor: &mut Compactor, region: &Region, slot: u3
         // Freed or allocated just now.
         return None;
     }
-    if word.shared() != 0 || word.is_moving() || entry.compare_exchange(word.0, word.0 | MOVING, AcqRel, Relaxed).is_err() {
+    if word.shared() != 0
+        || word.is_moving()
+        || entry
+            .compare_exchange(word.0, word.0 | MOVING, AcqRel, Relaxed)
+            .is_err()
+    {
         compactor.pinned += 1;
         compactor.sum.blocks_pinned += 1;
         return None;
@@ -108,7 +133,13 @@ fn unmark(heap: &Heap, index: u32, word: Word) {
 }
 
 /// Steps 2 to 4 for marked blocks; a bit for each that moved.
-unsafe fn finish(cache: &Cache, compactor: &mut Compactor, moves: &[Move], source: &Region, target: &Region) -> u64 {
+unsafe fn finish(
+    cache: &Cache,
+    compactor: &mut Compactor,
+    moves: &[Move],
+    source: &Region,
+    target: &Region,
+) -> u64 {
     if moves.is_empty() {
         return 0;
     }
@@ -131,18 +162,34 @@ unsafe fn finish(cache: &Cache, compactor: &mut Compactor, moves: &[Move], sourc
         // SAFETY: both slots are ours, apart or the same region's; the memory of a region stays mapped. If somebody
         // locks and writes the block now, what we copy is of no use, and the exchange below fails.
         unsafe {
-            core::ptr::copy_nonoverlapping(heap.base.add(from as usize), heap.base.add(to as usize), bytes);
+            core::ptr::copy_nonoverlapping(
+                heap.base.add(from as usize),
+                heap.base.add(to as usize),
+                bytes,
+            );
             target.word(one.to).store(one.index, Release);
         }
-        let Some(entry) = heap.entry(one.index) else { continue };
+        let Some(entry) = heap.entry(one.index) else {
+            continue;
+        };
         let marked = Word(one.word.0 | MOVING);
-        if entry.compare_exchange(marked.0, marked.moved_to(to).0, AcqRel, Relaxed).is_ok() {
+        if entry
+            .compare_exchange(marked.0, marked.moved_to(to).0, AcqRel, Relaxed)
+            .is_ok()
+        {
             moved |= 1 << at;
             compactor.sum.blocks_moved += 1;
             compactor.sum.bytes_moved += bytes as u64;
             if let Some((callback, argument)) = heap.moved.get() {
                 // SAFETY: who set the callback keeps it callable.
-                unsafe { callback(argument, handle.bits(), heap.base.add(from as usize), heap.base.add(to as usize)) };
+                unsafe {
+                    callback(
+                        argument,
+                        handle.bits(),
+                        heap.base.add(from as usize),
+                        heap.base.add(to as usize),
+                    )
+                };
             }
         } else {
             compactor.sum.blocks_abandoned += 1;
@@ -155,10 +202,20 @@ unsafe fn finish(cache: &Cache, compactor: &mut Compactor, moves: &[Move], sourc
 ///
 /// # Safety
 /// The region is the compactor's, and `compacting` is held.
-pub(crate) unsafe fn squeeze(cache: &Cache, compactor: &mut Compactor, region: &Region, deadline: &Deadline) -> bool {
+pub(crate) unsafe fn squeeze(
+    cache: &Cache,
+    compactor: &mut Compactor,
+    region: &Region,
+    deadline: &Deadline,
+) -> bool {
     let heap = cache.heap();
     let class = heap.class(region);
-    let mut moves = [Move { index: 0, from: 0, to: 0, word: Word(0) }; BATCH];
+    let mut moves = [Move {
+        index: 0,
+        from: 0,
+        to: 0,
+        word: Word(0),
+    }; BATCH];
     let mut count = 0;
     let bytes_max = BATCH_BYTES.min(deadline.left_ns().saturating_mul(BYTES_PER_NS));
     let mut through = true;
@@ -181,13 +238,22 @@ pub(crate) unsafe fn squeeze(cache: &Cache, compactor: &mut Compactor, region: &
             if let Some(word) = mark(heap, compactor, region, from) {
                 let index = region.word(from).load(Relaxed);
                 let to = region.pop(index).unwrap_or(from);
-                moves[count] = Move { index, from, to, word };
+                moves[count] = Move {
+                    index,
+                    from,
+                    to,
+                    word,
+                };
                 count += 1;
             }
         }
         let moved = finish(cache, compactor, &moves[..count], region, region);
         for (at, one) in moves[..count].iter().enumerate() {
-            region.push(if moved >> at & 1 != 0 { one.from } else { one.to });
+            region.push(if moved >> at & 1 != 0 {
+                one.from
+            } else {
+                one.to
+            });
         }
     }
     through
@@ -223,11 +289,19 @@ pub(crate) unsafe fn trim(heap: &Heap, region: &Region) -> u64 {
     let before = region.resident_bytes(class);
     let pages = region.pages.load(Relaxed);
     let begin = region.base.load(Relaxed) - class.first_slot as u64;
-    let reverse_pages = if class.reverse_inside { (class.slots as usize * 4).div_ceil(PAGE) } else { 0 };
+    let reverse_pages = if class.reverse_inside {
+        (class.slots as usize * 4).div_ceil(PAGE)
+    } else {
+        0
+    };
     // SAFETY: the region is ours; slots exist; pages without blocks hold nothing of anybody.
     unsafe {
         region.collect();
-        let mut live = if reverse_pages >= 64 { !0 } else { (1u64 << reverse_pages) - 1 };
+        let mut live = if reverse_pages >= 64 {
+            !0
+        } else {
+            (1u64 << reverse_pages) - 1
+        };
         let mut in_use = pages;
         while in_use != 0 {
             let page = in_use.trailing_zeros() as usize;
@@ -278,7 +352,10 @@ pub(crate) unsafe fn trim(heap: &Heap, region: &Region) -> u64 {
                 page += 1;
             }
             if any {
-                (heap.platform.release)(heap.base.add(begin as usize + first * PAGE), (page - first) * PAGE);
+                (heap.platform.release)(
+                    heap.base.add(begin as usize + first * PAGE),
+                    (page - first) * PAGE,
+                );
             }
         }
     }
@@ -300,12 +377,22 @@ pub(crate) unsafe fn discard(cache: &Cache, sum: &mut Compaction, bytes: u64) ->
         if dropped >= bytes.max(1) {
             break;
         }
-        let Some(entry) = heap.entry(index) else { break };
+        let Some(entry) = heap.entry(index) else {
+            break;
+        };
         let word = Word(entry.load(Acquire));
-        if !word.is_live() || !word.is_discardable() || word.is_discarded() || word.shared() != 0 || word.is_moving() {
+        if !word.is_live()
+            || !word.is_discardable()
+            || word.is_discarded()
+            || word.shared() != 0
+            || word.is_moving()
+        {
             continue;
         }
-        if entry.compare_exchange(word.0, word.moved_to(0).0, AcqRel, Relaxed).is_ok() {
+        if entry
+            .compare_exchange(word.0, word.moved_to(0).0, AcqRel, Relaxed)
+            .is_ok()
+        {
             // SAFETY: the block's slot is in no entry any more.
             unsafe {
                 dropped += heap.usable_bytes(word.offset()) as u64;

@@ -45,7 +45,11 @@ fn default_cache() -> Result<&'static Cache, Error> {
 
 #[inline(always)]
 fn positive(size: isize) -> Result<usize, Error> {
-    if size > 0 { Ok(size as usize) } else { Err(Error::Size) }
+    if size > 0 {
+        Ok(size as usize)
+    } else {
+        Err(Error::Size)
+    }
 }
 
 #[inline(always)]
@@ -69,8 +73,29 @@ pub unsafe extern "C" fn rmalloc(out: *mut *mut memory_t, size: isize) -> status
     if out.is_null() {
         return Error::Argument as status_t;
     }
+    if size > 0
+        && let Some(cache) = thread::recent(thread::DEFAULT_TAG)
+        // SAFETY: the cache is the calling thread's.
+        && let Some(handle) = unsafe { cache.try_alloc(size as usize) }
+    {
+        // SAFETY: the caller's promise.
+        unsafe { out.write(handle.bits() as *mut memory_t) };
+        return OK;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { rmalloc_rare(out, size) }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn rmalloc_rare(out: *mut *mut memory_t, size: isize) -> status_t {
     // SAFETY: the cache is the calling thread's; the caller's promise.
-    unsafe { give(out, positive(size).and_then(|size| default_cache()?.alloc(size))) }
+    unsafe {
+        give(
+            out,
+            positive(size).and_then(|size| default_cache()?.alloc(size)),
+        )
+    }
 }
 
 /// See `rmalloc.h`.
@@ -78,12 +103,21 @@ pub unsafe extern "C" fn rmalloc(out: *mut *mut memory_t, size: isize) -> status
 /// # Safety
 /// `out` is null or can be written to.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rmalloc_aligned(out: *mut *mut memory_t, size: isize, alignment: usize) -> status_t {
+pub unsafe extern "C" fn rmalloc_aligned(
+    out: *mut *mut memory_t,
+    size: isize,
+    alignment: usize,
+) -> status_t {
     if out.is_null() {
         return Error::Argument as status_t;
     }
     // SAFETY: as above.
-    unsafe { give(out, positive(size).and_then(|size| default_cache()?.alloc_aligned(size, alignment))) }
+    unsafe {
+        give(
+            out,
+            positive(size).and_then(|size| default_cache()?.alloc_aligned(size, alignment)),
+        )
+    }
 }
 
 /// See `rmalloc.h`.
@@ -95,6 +129,22 @@ pub unsafe extern "C" fn rmlock(memory: *mut memory_t, address: *mut *mut c_void
     if address.is_null() {
         return Error::Argument as status_t;
     }
+    if let Some(handle) = RawHandle::from_bits(memory as u64)
+        && let Some(cache) = thread::recent(handle.tag())
+        // SAFETY: the cache is the calling thread's, of the handle's heap.
+        && let Some(place) = unsafe { cache.try_lock(handle) }
+    {
+        // SAFETY: the caller's promise.
+        unsafe { address.write(place.as_ptr().cast()) };
+        return OK;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { rmlock_rare(memory, address) }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn rmlock_rare(memory: *mut memory_t, address: *mut *mut c_void) -> status_t {
     // SAFETY: the cache is the calling thread's, of the handle's heap; the caller's promise.
     unsafe {
         match handle(memory).and_then(|handle| thread::cache_for(handle)?.lock(handle)) {
@@ -112,7 +162,10 @@ pub unsafe extern "C" fn rmlock(memory: *mut memory_t, address: *mut *mut c_void
 /// # Safety
 /// `address` is null or can be written to.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rmlock_shared(memory: *mut memory_t, address: *mut *mut c_void) -> status_t {
+pub unsafe extern "C" fn rmlock_shared(
+    memory: *mut memory_t,
+    address: *mut *mut c_void,
+) -> status_t {
     if address.is_null() {
         return Error::Argument as status_t;
     }
@@ -131,6 +184,19 @@ pub unsafe extern "C" fn rmlock_shared(memory: *mut memory_t, address: *mut *mut
 /// See `rmalloc.h`.
 #[unsafe(no_mangle)]
 pub extern "C" fn rmunlock(memory: *mut memory_t) -> status_t {
+    if let Some(handle) = RawHandle::from_bits(memory as u64)
+        && let Some(cache) = thread::recent(handle.tag())
+        // SAFETY: the cache is the calling thread's.
+        && unsafe { cache.try_unlock(handle) }
+    {
+        return OK;
+    }
+    rmunlock_rare(memory)
+}
+
+#[cold]
+#[inline(never)]
+fn rmunlock_rare(memory: *mut memory_t) -> status_t {
     // SAFETY: the cache is the calling thread's, of the handle's heap.
     unsafe { status(handle(memory).and_then(|handle| thread::cache_for(handle)?.unlock(handle))) }
 }
@@ -138,6 +204,19 @@ pub extern "C" fn rmunlock(memory: *mut memory_t) -> status_t {
 /// See `rmalloc.h`.
 #[unsafe(no_mangle)]
 pub extern "C" fn rmfree(memory: *mut memory_t) -> status_t {
+    if let Some(handle) = RawHandle::from_bits(memory as u64)
+        && let Some(cache) = thread::recent(handle.tag())
+        // SAFETY: the cache is the calling thread's, of the handle's heap.
+        && unsafe { cache.try_free(handle) }
+    {
+        return OK;
+    }
+    rmfree_rare(memory)
+}
+
+#[cold]
+#[inline(never)]
+fn rmfree_rare(memory: *mut memory_t) -> status_t {
     // SAFETY: the cache is the calling thread's, of the handle's heap.
     unsafe { status(handle(memory).and_then(|handle| thread::cache_for(handle)?.free(handle))) }
 }
@@ -146,7 +225,12 @@ pub extern "C" fn rmfree(memory: *mut memory_t) -> status_t {
 #[unsafe(no_mangle)]
 pub extern "C" fn rmresize(memory: *mut memory_t, size: isize) -> status_t {
     // SAFETY: the cache is the calling thread's, of the handle's heap.
-    unsafe { status(handle(memory).and_then(|handle| thread::cache_for(handle)?.resize(handle, positive(size)?))) }
+    unsafe {
+        status(
+            handle(memory)
+                .and_then(|handle| thread::cache_for(handle)?.resize(handle, positive(size)?)),
+        )
+    }
 }
 
 /// See `rmalloc.h`.
@@ -176,7 +260,9 @@ pub unsafe extern "C" fn rmsize(memory: *mut memory_t, usable: *mut usize) -> st
 pub unsafe extern "C" fn rmcompact(budget_ns: u64, result: *mut Compaction) -> status_t {
     // SAFETY: the cache is the calling thread's; the caller's promise.
     unsafe {
-        match default_cache().and_then(|cache| crate::compact::compact(cache, budget_ns).ok_or(Error::Busy)) {
+        match default_cache()
+            .and_then(|cache| crate::compact::compact(cache, budget_ns).ok_or(Error::Busy))
+        {
             Ok(done) => {
                 if !result.is_null() {
                     result.write(done);

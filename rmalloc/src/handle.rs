@@ -59,6 +59,12 @@ pub(crate) const TAG_MASK: u64 = 0xffff << 48;
 
 impl core::fmt::Debug for RawHandle {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "heap {:#x} entry {} generation {}", self.tag() >> 48, self.index(), self.generation())
+        write!(
+            f,
+            "heap {:#x} entry {} generation {}",
+            self.tag() >> 48,
+            self.index(),
+            self.generation()
+        )
     }
 }

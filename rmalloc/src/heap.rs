@@ -59,9 +59,15 @@ pub(crate) struct Policy {
 }
 
 /// Called when memory is short: bytes asked for, and the caller's argument. True: try again.
-pub(crate) type Shortage = Option<(unsafe extern "C" fn(*mut core::ffi::c_void, usize) -> i32, *mut core::ffi::c_void)>;
+pub(crate) type Shortage = Option<(
+    unsafe extern "C" fn(*mut core::ffi::c_void, usize) -> i32,
+    *mut core::ffi::c_void,
+)>;
 /// Called when a block has moved: handle, old and new address, and the caller's argument.
-pub(crate) type Moved = Option<(unsafe extern "C" fn(*mut core::ffi::c_void, u64, *mut u8, *mut u8), *mut core::ffi::c_void)>;
+pub(crate) type Moved = Option<(
+    unsafe extern "C" fn(*mut core::ffi::c_void, u64, *mut u8, *mut u8),
+    *mut core::ffi::c_void,
+)>;
 
 /// What the mutex guards.
 pub(crate) struct Guarded {
@@ -139,7 +145,13 @@ impl Heap {
     /// # Safety
     /// The memory belongs to the heap from now on. It is committed already, or `platform.commit` does it. Contents
     /// are of no meaning.
-    pub unsafe fn create(memory: *mut u8, bytes: usize, plan: &Plan, tag: u64, platform: Platform) -> Result<*mut Heap, Error> {
+    pub unsafe fn create(
+        memory: *mut u8,
+        bytes: usize,
+        plan: &Plan,
+        tag: u64,
+        platform: Platform,
+    ) -> Result<*mut Heap, Error> {
         let span_bytes = plan.geometry.span_bytes as usize;
         let reserved = bytes;
         let skip = memory.align_offset(PAGE.max(64));
@@ -148,7 +160,11 @@ impl Heap {
         let base = memory.wrapping_add(skip);
         let spans = bytes / span_bytes;
         // Entries are 8 bytes, blocks at least 16: more of them can't be.
-        let pages_max = plan.entries_max.min(bytes / 24).div_ceil(PAGE_ENTRIES).max(1);
+        let pages_max = plan
+            .entries_max
+            .min(bytes / 24)
+            .div_ceil(PAGE_ENTRIES)
+            .max(1);
         let (books, available) = Table::bytes(pages_max);
         let mut at = 0usize;
         let mut place = |bytes: usize| {
@@ -168,13 +184,20 @@ impl Heap {
         }
         // SAFETY: all of these lie in the memory given; pages are committed before they are touched.
         unsafe {
-            let fixed = round_up(books_at + size_of::<TablePage>() * 512, PAGE).min(round_up(at, PAGE));
+            let fixed =
+                round_up(books_at + size_of::<TablePage>() * 512, PAGE).min(round_up(at, PAGE));
             if !(platform.commit)(base, fixed) {
                 return Err(Error::Memory);
             }
             let heap: *mut Heap = base.add(heap_at).cast();
             let end = base.add(bytes);
-            let table = Table::new(end, base.add(books_at), base.add(available_at), pages_max, plan.generation_max);
+            let table = Table::new(
+                end,
+                base.add(books_at),
+                base.add(available_at),
+                pages_max,
+                plan.generation_max,
+            );
             let mut bitmap = Spans::new(base.add(bitmap_at).cast(), spans);
             bitmap.take(0, tables);
             heap.write(Heap {
@@ -209,7 +232,9 @@ impl Heap {
                 compacting: Mutex::new(),
                 compactor: UnsafeCell::new(Compactor::new((platform.clock_ns)())),
                 moved: Cell::new(None),
-                limit_spans: Cell::new((plan.limit_bytes / span_bytes as u64).max(4) as usize + tables),
+                limit_spans: Cell::new(
+                    (plan.limit_bytes / span_bytes as u64).max(4) as usize + tables,
+                ),
                 reserved,
                 given: plan.given,
                 first_span: tables,
@@ -237,11 +262,13 @@ impl Heap {
     }
 
     pub fn add_resident(&self, bytes: u64) {
-        self.resident_bytes.store(self.resident_bytes.load(Relaxed) + bytes, Relaxed);
+        self.resident_bytes
+            .store(self.resident_bytes.load(Relaxed) + bytes, Relaxed);
     }
 
     pub fn sub_resident(&self, bytes: u64) {
-        self.resident_bytes.store(self.resident_bytes.load(Relaxed) - bytes, Relaxed);
+        self.resident_bytes
+            .store(self.resident_bytes.load(Relaxed) - bytes, Relaxed);
     }
 
     /// Bytes of a span.
@@ -279,7 +306,11 @@ impl Heap {
         let span = (offset >> self.span_shift) as usize;
         // SAFETY: blocks lie in spans that are ready.
         let region = unsafe { self.region(span) };
-        if region.owner.load(Relaxed) == owner::INTERIOR { region.next.load(Relaxed) as usize - 1 } else { span }
+        if region.owner.load(Relaxed) == owner::INTERIOR {
+            region.next.load(Relaxed) as usize - 1
+        } else {
+            span
+        }
     }
 
     /// Class of a region of slots.
@@ -373,7 +404,9 @@ impl Heap {
         // SAFETY: the caller holds the mutex; the spans are ready.
         unsafe {
             let guarded = self.guarded();
-            let slack = (self.resident_bytes.load(Relaxed) as u128 * self.policy.get().slack as u128 / 1_000_000) as u64;
+            let slack = (self.resident_bytes.load(Relaxed) as u128
+                * self.policy.get().slack as u128
+                / 1_000_000) as u64;
             let keep = guarded.dirty_bytes + resident <= slack.max(self.policy.get().floor_bytes);
             let each = (resident / count as u64).div_ceil(64) * 64;
             for span in first..first + count {
@@ -387,7 +420,10 @@ impl Heap {
                 guarded.dirty_bytes += each * count as u64;
                 self.add_resident(each * count as u64);
             } else {
-                (self.platform.release)(self.base.add(first << self.span_shift), count << self.span_shift);
+                (self.platform.release)(
+                    self.base.add(first << self.span_shift),
+                    count << self.span_shift,
+                );
             }
             guarded.spans.give(first, count);
         }
@@ -417,7 +453,10 @@ impl Heap {
                     let bytes = region.reported.load(Relaxed) as u64 * 64;
                     guarded.dirty_bytes -= bytes;
                     self.sub_resident(bytes);
-                    (self.platform.release)(self.base.add(span << self.span_shift), self.span_bytes());
+                    (self.platform.release)(
+                        self.base.add(span << self.span_shift),
+                        self.span_bytes(),
+                    );
                 }
                 span += 1;
             }
@@ -440,15 +479,22 @@ impl Heap {
             let pages = self.span_bytes() / PAGE;
             if table.count == guarded.table_spans * pages {
                 let span = guarded.spans.count - guarded.table_spans - 1;
-                if guarded.spans.is_taken(span) || guarded.spans.taken + 1 > self.limit_spans.get() {
+                if guarded.spans.is_taken(span) || guarded.spans.taken + 1 > self.limit_spans.get()
+                {
                     return false;
                 }
-                if !(self.platform.commit)(self.base.add(span << self.span_shift), self.span_bytes()) {
+                if !(self.platform.commit)(
+                    self.base.add(span << self.span_shift),
+                    self.span_bytes(),
+                ) {
                     return false;
                 }
                 let books = self.base.add(self.books_at());
                 let from = (books as usize + table.count * size_of::<TablePage>()) / PAGE * PAGE;
-                let to = round_up(books as usize + (table.count + pages) * size_of::<TablePage>(), PAGE);
+                let to = round_up(
+                    books as usize + (table.count + pages) * size_of::<TablePage>(),
+                    PAGE,
+                );
                 if !(self.platform.commit)(from as *mut u8, to - from) {
                     return false;
                 }
@@ -473,7 +519,8 @@ impl Heap {
 
     fn books_at(&self) -> usize {
         let available = Table::bytes(self.entries_max / PAGE_ENTRIES).1;
-        let at = round_up(size_of::<Heap>(), 64) + round_up(Spans::bytes(self.bytes >> self.span_shift), 64);
+        let at = round_up(size_of::<Heap>(), 64)
+            + round_up(Spans::bytes(self.bytes >> self.span_shift), 64);
         at + round_up(available, 64)
     }
 
@@ -564,9 +611,14 @@ impl Heap {
     /// Tells the heap how much a region has free; the owner does.
     pub fn report(&self, region: &Region) {
         let class = self.class(region);
-        let free = region.capacity(class).saturating_sub(region.used.load(Relaxed)) as u64 * class.size as u64 / 64;
+        let free = region
+            .capacity(class)
+            .saturating_sub(region.used.load(Relaxed)) as u64
+            * class.size as u64
+            / 64;
         let before = region.reported.swap(free as u32, Relaxed);
-        self.thin_bytes.fetch_add((free as i64 - before as i64) * 64, Relaxed);
+        self.thin_bytes
+            .fetch_add((free as i64 - before as i64) * 64, Relaxed);
     }
 
     /// What the region told counts no more.
@@ -588,7 +640,9 @@ impl Heap {
             region.previous.store(0, Relaxed);
             region.next.store(*head, Relaxed);
             if *head != 0 {
-                self.region(*head as usize - 1).previous.store(span as u32 + 1, Relaxed);
+                self.region(*head as usize - 1)
+                    .previous
+                    .store(span as u32 + 1, Relaxed);
             }
             *head = span as u32 + 1;
         }
@@ -606,7 +660,9 @@ impl Heap {
             region.listed.store(0, Relaxed);
             let (next, previous) = (region.next.load(Relaxed), region.previous.load(Relaxed));
             if next != 0 {
-                self.region(next as usize - 1).previous.store(previous, Relaxed);
+                self.region(next as usize - 1)
+                    .previous
+                    .store(previous, Relaxed);
             }
             if previous != 0 {
                 self.region(previous as usize - 1).next.store(next, Relaxed);
@@ -632,7 +688,10 @@ impl Heap {
             self.report(region);
             let class = self.class(region);
             if region.used.load(Relaxed) < class.slots as u32 {
-                self.link(&mut self.guarded().partial[region.class.load(Relaxed) as usize], span);
+                self.link(
+                    &mut self.guarded().partial[region.class.load(Relaxed) as usize],
+                    span,
+                );
             }
             region.owner.store(owner::NONE, Release);
         }
@@ -649,7 +708,9 @@ impl Heap {
             let first = self.take_spans(spans)?;
             let region = self.region(first);
             let pages = bytes.div_ceil(PAGE) as u64;
-            region.base.store((first << self.span_shift) as u64, Relaxed);
+            region
+                .base
+                .store((first << self.span_shift) as u64, Relaxed);
             region.pages.store(pages, Relaxed);
             region.free.store(index, Relaxed);
             for span in first + 1..first + spans {
@@ -707,12 +768,17 @@ impl Heap {
         // SAFETY: the mutex is held; a cache's memory is a span of its own, or one that ended.
         let made = unsafe {
             let guarded = self.guarded();
-            match self.caches.iter().position(|cache| cache.load(Relaxed).is_null()) {
+            match self
+                .caches
+                .iter()
+                .position(|cache| cache.load(Relaxed).is_null())
+            {
                 None => Err(Error::Memory),
                 Some(id) => {
                     let memory = if guarded.caches_free.is_null() {
                         let spans = size_of::<Cache>().div_ceil(self.span_bytes());
-                        self.take_spans(spans).map(|span| self.base.add(span << self.span_shift).cast::<Cache>())
+                        self.take_spans(spans)
+                            .map(|span| self.base.add(span << self.span_shift).cast::<Cache>())
                     } else {
                         let cache = guarded.caches_free;
                         guarded.caches_free = (*cache).next.get();

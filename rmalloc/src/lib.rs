@@ -2,6 +2,7 @@
 #![cfg_attr(not(feature = "system"), no_std)]
 
 pub mod class;
+pub mod config;
 
 #[cfg(any(test, feature = "check"))]
 pub mod check;

@@ -34,7 +34,10 @@ impl<'memory> LocalHeap<'memory> {
     ///
     /// # Errors
     /// [`Error::HeapTooSmall`].
-    pub fn new(memory: &'memory mut [MaybeUninit<u8>], clock_ns: Option<fn() -> u64>) -> Result<LocalHeap<'memory>, Error> {
+    pub fn new(
+        memory: &'memory mut [MaybeUninit<u8>],
+        clock_ns: Option<fn() -> u64>,
+    ) -> Result<LocalHeap<'memory>, Error> {
         let bytes = memory.len();
         let geometry = geometry_for(bytes);
         let classes = Classes::with_default_sizes(&geometry).map_err(|_| Error::HeapTooSmall)?;
@@ -45,17 +48,30 @@ impl<'memory> LocalHeap<'memory> {
             generation_max: 0xffff,
             limit_bytes: u64::MAX,
             given: true,
-            policy: Policy { inline: false, trigger: 60_000, stop: 30_000, floor_bytes: 0, budget_ns: 200_000, cpu_share: 50_000, slack: 0 },
+            policy: Policy {
+                inline: false,
+                trigger: 60_000,
+                stop: 30_000,
+                floor_bytes: 0,
+                budget_ns: 200_000,
+                cpu_share: 50_000,
+                slack: 0,
+            },
         };
         let mut platform = Platform::NONE;
         if let Some(clock_ns) = clock_ns {
             platform.clock_ns = clock_ns;
         }
         // SAFETY: the memory is ours as long as this heap lives.
-        let heap = unsafe { Heap::create(memory.as_mut_ptr().cast(), bytes, &plan, 1 << 48, platform)? };
+        let heap =
+            unsafe { Heap::create(memory.as_mut_ptr().cast(), bytes, &plan, 1 << 48, platform)? };
         // SAFETY: the heap was just made.
         let cache = unsafe { &*heap }.attach()?;
-        Ok(LocalHeap { heap, cache, memory: PhantomData })
+        Ok(LocalHeap {
+            heap,
+            cache,
+            memory: PhantomData,
+        })
     }
 
     #[inline(always)]
@@ -65,7 +81,11 @@ impl<'memory> LocalHeap<'memory> {
     }
 
     fn is_ours(&self, handle: RawHandle) -> Result<(), Error> {
-        if handle.tag() == self.cache().tag() { Ok(()) } else { Err(Error::Handle) }
+        if handle.tag() == self.cache().tag() {
+            Ok(())
+        } else {
+            Err(Error::Handle)
+        }
     }
 
     /// A block of `size` bytes.
@@ -184,9 +204,21 @@ impl<'memory> LocalHeap<'memory> {
 /// Spans and regions for a heap of so many bytes.
 pub(crate) fn geometry_for(bytes: usize) -> Geometry {
     if bytes >= 64 << 20 {
-        Geometry { span_bytes: 16 << 10, region_bytes: 64 << 10, block_most: 8 << 10, larger_bytes: 256 << 10, largest: 32 << 10 }
+        Geometry {
+            span_bytes: 16 << 10,
+            region_bytes: 64 << 10,
+            block_most: 8 << 10,
+            larger_bytes: 256 << 10,
+            largest: 32 << 10,
+        }
     } else if bytes >= 4 << 20 {
-        Geometry { span_bytes: 4 << 10, region_bytes: 32 << 10, block_most: 4 << 10, larger_bytes: 64 << 10, largest: 8 << 10 }
+        Geometry {
+            span_bytes: 4 << 10,
+            region_bytes: 32 << 10,
+            block_most: 4 << 10,
+            larger_bytes: 64 << 10,
+            largest: 8 << 10,
+        }
     } else {
         Geometry::SMALL
     }

@@ -22,7 +22,8 @@ impl Mutex {
     #[cold]
     fn wait(&self, platform: &Platform) {
         for _ in 0..100 {
-            if self.0.load(Relaxed) == 0 && self.0.compare_exchange(0, 1, Acquire, Relaxed).is_ok() {
+            if self.0.load(Relaxed) == 0 && self.0.compare_exchange(0, 1, Acquire, Relaxed).is_ok()
+            {
                 return;
             }
             core::hint::spin_loop();

@@ -11,12 +11,24 @@ const REGISTER: libc::c_int = 1 << 4;
 
 /// The platform of heaps that grow; asks the kernel once whether it has the barrier.
 pub(crate) fn platform() -> Platform {
-    Platform { commit, release, clock_ns, barrier, wait, wake, has_barrier: register_barrier() }
+    Platform {
+        commit,
+        release,
+        clock_ns,
+        barrier,
+        wait,
+        wake,
+        has_barrier: register_barrier(),
+    }
 }
 
 /// The platform of heaps over memory of the caller's: nothing is asked of the system but time and waiting.
 pub(crate) fn platform_given() -> Platform {
-    Platform { commit: |_, _| true, release: |_, _| {}, ..platform() }
+    Platform {
+        commit: |_, _| true,
+        release: |_, _| {},
+        ..platform()
+    }
 }
 
 /// 0 not asked yet, 1 the kernel has it, 2 not.
@@ -53,7 +65,10 @@ unsafe fn release(at: *mut u8, bytes: usize) {
 
 /// CLOCK_MONOTONIC.
 pub(crate) fn clock_ns() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: writes one timespec.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
@@ -62,13 +77,26 @@ pub(crate) fn clock_ns() -> u64 {
 fn wait(word: &AtomicU32, value: u32) {
     // SAFETY: waits on a word that lives.
     unsafe {
-        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG, value, null_mut::<libc::timespec>())
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
+            value,
+            null_mut::<libc::timespec>(),
+        )
     };
 }
 
 fn wake(word: &AtomicU32) {
     // SAFETY: as above.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, 1) };
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
+            1,
+        )
+    };
 }
 
 /// Reserves a range of addresses that nothing can be stored to yet. `None`: refused.
@@ -98,13 +126,25 @@ pub(crate) unsafe fn unreserve(at: *mut u8, bytes: usize) {
 pub(crate) fn map(bytes: usize) -> Option<*mut u8> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     // SAFETY: a new mapping.
-    let at = unsafe { libc::mmap(null_mut(), bytes.next_multiple_of(PAGE), libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    let at = unsafe {
+        libc::mmap(
+            null_mut(),
+            bytes.next_multiple_of(PAGE),
+            libc::PROT_READ | libc::PROT_WRITE,
+            flags,
+            -1,
+            0,
+        )
+    };
     (at != libc::MAP_FAILED).then_some(at.cast())
 }
 
 /// Bytes of address space that the process may have (RLIMIT_AS); `None`: any number.
 pub(crate) fn address_limit() -> Option<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: writes one rlimit.
     let known = unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limit) } == 0;
     (known && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)

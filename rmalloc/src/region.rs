@@ -5,7 +5,7 @@
 //! The reverse map has a word for each slot: the entry of the block that lies there, or, with [`FREE`] set, the
 //! next slot of a list. So free blocks are never written to, and a block's neighbours tell nothing.
 
-use crate::class::Class;
+use crate::class::{Class, SLOT_SHIFT};
 use crate::platform::PAGE;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
@@ -16,9 +16,6 @@ pub(crate) const FREE: u32 = 1 << 31;
 pub(crate) const REMOTE: u32 = 1 << 30;
 /// Where the next slot is.
 const NEXT: u32 = REMOTE - 1;
-
-/// [`Class::slot_of`]'s, held to it by a test.
-const SLOT_SHIFT: u32 = 35;
 
 /// Who may change a region: number of a thread's cache, or one of these.
 pub(crate) mod owner {
@@ -102,7 +99,8 @@ impl Region {
     /// Slot of the block at `offset`, which lies in this region.
     #[inline(always)]
     pub fn slot(&self, offset: u64) -> u32 {
-        (((offset - self.base.load(Relaxed)) * self.magic.load(Relaxed) as u64) >> SLOT_SHIFT) as u32
+        (((offset - self.base.load(Relaxed)) * self.magic.load(Relaxed) as u64) >> SLOT_SHIFT)
+            as u32
     }
 
     /// Where a slot is.
@@ -154,7 +152,10 @@ impl Region {
         let mut first = self.remote.load(Relaxed);
         loop {
             word.store(FREE | REMOTE | first, Relaxed);
-            match self.remote.compare_exchange_weak(first, slot + 1, Release, Relaxed) {
+            match self
+                .remote
+                .compare_exchange_weak(first, slot + 1, Release, Relaxed)
+            {
                 Ok(_) => return,
                 Err(now) => first = now,
             }
@@ -207,7 +208,10 @@ impl Region {
     /// Slots that begin in a page of the region, as a range; pages count from the region's first span.
     pub fn slots_of(page: usize, class: &Class) -> core::ops::Range<u32> {
         let begin = |page: usize| {
-            (page * PAGE).saturating_sub(class.first_slot as usize).div_ceil(class.size as usize).min(class.slots as usize)
+            (page * PAGE)
+                .saturating_sub(class.first_slot as usize)
+                .div_ceil(class.size as usize)
+                .min(class.slots as usize)
         };
         begin(page) as u32..begin(page + 1) as u32
     }

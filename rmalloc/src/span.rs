@@ -27,9 +27,18 @@ impl Spans {
         for word in 0..count.div_ceil(64) {
             let free = (count - word * 64).min(64);
             // SAFETY: the caller gave the words.
-            unsafe { words.add(word).write(if free == 64 { 0 } else { !0 << free }) };
+            unsafe {
+                words
+                    .add(word)
+                    .write(if free == 64 { 0 } else { !0 << free })
+            };
         }
-        Spans { words, count, lowest: 0, taken: 0 }
+        Spans {
+            words,
+            count,
+            lowest: 0,
+            taken: 0,
+        }
     }
 
     fn word(&self, at: usize) -> u64 {
@@ -43,11 +52,19 @@ impl Spans {
         let end = first + count;
         while at < end {
             let bits = (end - at).min(64 - at % 64);
-            let mask = if bits == 64 { !0 } else { ((1u64 << bits) - 1) << (at % 64) };
+            let mask = if bits == 64 {
+                !0
+            } else {
+                ((1u64 << bits) - 1) << (at % 64)
+            };
             // SAFETY: `end <= self.count`, so within the bitmap.
             let word = unsafe { &mut *self.words.add(at / 64) };
             debug_assert_eq!(*word & mask, if taken { 0 } else { mask });
-            if taken { *word |= mask } else { *word &= !mask }
+            if taken {
+                *word |= mask
+            } else {
+                *word &= !mask
+            }
             at += bits;
         }
     }

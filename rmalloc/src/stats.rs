@@ -41,14 +41,20 @@ impl Heap {
     pub fn stats(&self) -> Stats {
         let compaction = self.compaction();
         self.mutex.lock(&self.platform);
-        let mut stats = Stats { compaction, threads: self.threads.load(Relaxed) as u64, ..Stats::default() };
+        let mut stats = Stats {
+            compaction,
+            threads: self.threads.load(Relaxed) as u64,
+            ..Stats::default()
+        };
         // SAFETY: the mutex is held.
         unsafe {
             let guarded = self.guarded();
             for span in self.first_span()..guarded.ready {
                 let region = self.region(span);
                 let who = region.owner();
-                if guarded.spans.is_taken(span) && (who < owner::CACHES || who == owner::NONE || who == owner::COMPACTOR) {
+                if guarded.spans.is_taken(span)
+                    && (who < owner::CACHES || who == owner::NONE || who == owner::COMPACTOR)
+                {
                     let used = region.used.load(Relaxed) as u64 - region.remote_count();
                     stats.live_blocks += used;
                     stats.live_bytes += used * region.slot_bytes();
@@ -59,7 +65,8 @@ impl Heap {
             stats.large_blocks = guarded.large_blocks;
             stats.table_bytes = guarded.table.resident_bytes();
             stats.dirty_bytes = guarded.dirty_bytes;
-            let books = (guarded.ready * (64 + self.span_bytes() / 256)).next_multiple_of(PAGE) as u64;
+            let books =
+                (guarded.ready * (64 + self.span_bytes() / 256)).next_multiple_of(PAGE) as u64;
             stats.resident_bytes = self.resident_bytes.load(Relaxed) + stats.table_bytes + books;
             stats.span_bytes = (guarded.spans.taken * self.span_bytes()) as u64;
             stats.entries = guarded.table.entries() as u64;

@@ -32,8 +32,16 @@ impl Settings {
             entries_max: 1 << 30,
             generation_bits: 16,
             geometry: Geometry::DEFAULT,
-            classes: Classes::DEFAULT,
-            policy: Policy { inline: true, trigger: 60_000, stop: 30_000, floor_bytes: 256 << 10, budget_ns: 200_000, cpu_share: 100_000, slack: 20_000 },
+            classes: crate::class::DEFAULT_CLASSES.clone(),
+            policy: Policy {
+                inline: true,
+                trigger: 60_000,
+                stop: 30_000,
+                floor_bytes: 256 << 10,
+                budget_ns: 200_000,
+                cpu_share: 100_000,
+                slack: 20_000,
+            },
         }
     }
 
@@ -89,7 +97,12 @@ pub(crate) fn create(settings: &Settings, first: bool) -> Result<&'static Heap, 
 ///
 /// # Safety
 /// The memory is the heap's until it is destroyed.
-pub(crate) unsafe fn create_in(memory: *mut u8, bytes: usize, settings: &Settings, first: bool) -> Result<&'static Heap, Error> {
+pub(crate) unsafe fn create_in(
+    memory: *mut u8,
+    bytes: usize,
+    settings: &Settings,
+    first: bool,
+) -> Result<&'static Heap, Error> {
     thread::register(first, |tag| {
         let geometry = geometry_for(bytes);
         let classes = Classes::with_default_sizes(&geometry).map_err(|_| Error::HeapTooSmall)?;

@@ -92,7 +92,13 @@ impl Table {
     /// `pages` and `available` have the bytes that [`Table::bytes`] says for `count_max` pages, aligned to 8,
     /// belonging to nobody else; `end` is the end of `count_max` pages. They need to be readable only as far as
     /// [`Table::grow`] is called.
-    pub unsafe fn new(end: *mut u8, pages: *mut u8, available: *mut u8, count_max: usize, generation_max: u64) -> Table {
+    pub unsafe fn new(
+        end: *mut u8,
+        pages: *mut u8,
+        available: *mut u8,
+        count_max: usize,
+        generation_max: u64,
+    ) -> Table {
         Table {
             end: end.cast(),
             pages: pages.cast(),
@@ -114,11 +120,19 @@ impl Table {
     /// The page's memory and books are committed, and `count < count_max`.
     pub unsafe fn grow(&mut self) {
         debug_assert!(self.count < self.count_max);
-        let fresh = TablePage { first: 0, free: PAGE_ENTRIES as u16, begun: 0, floor: 0, retired: 0 };
+        let fresh = TablePage {
+            first: 0,
+            free: PAGE_ENTRIES as u16,
+            begun: 0,
+            floor: 0,
+            retired: 0,
+        };
         // SAFETY: the caller committed the page and its book.
         unsafe {
             // Blocks may have lain here: what they left must not look like a live entry.
-            self.end.sub((self.count + 1) * PAGE_ENTRIES).write_bytes(0, PAGE_ENTRIES);
+            self.end
+                .sub((self.count + 1) * PAGE_ENTRIES)
+                .write_bytes(0, PAGE_ENTRIES);
             self.pages.add(self.count).write(fresh);
             if self.count.is_multiple_of(64) {
                 self.available.add(self.count / 64).write(0);
@@ -133,7 +147,9 @@ impl Table {
     ///
     /// Answers false if it has to stay.
     pub fn shrink(&mut self) -> bool {
-        let Some(last) = self.count.checked_sub(1) else { return false };
+        let Some(last) = self.count.checked_sub(1) else {
+            return false;
+        };
         let page = *self.page(last);
         // A page that had generations may not come back: old handles would fit its new entries.
         if page.free as usize != PAGE_ENTRIES || page.begun != 0 || page.floor != 0 {
@@ -199,7 +215,9 @@ impl Table {
     pub fn take(&mut self, spares: &mut [Spare]) -> usize {
         let mut done = 0;
         while done < spares.len() {
-            let Some(at) = self.next_available() else { break };
+            let Some(at) = self.next_available() else {
+                break;
+            };
             let mut page = *self.page(at);
             if page.free as usize == PAGE_ENTRIES {
                 if page.begun == 0 && page.floor > 0 {
@@ -287,7 +305,13 @@ impl Table {
             // Nothing could be given out of it any more; its entries have generations left to use.
             return;
         }
-        *self.page(at) = TablePage { first: 0, free: PAGE_ENTRIES as u16, begun: 0, floor: floor as u16, retired: 0 };
+        *self.page(at) = TablePage {
+            first: 0,
+            free: PAGE_ENTRIES as u16,
+            begun: 0,
+            floor: floor as u16,
+            retired: 0,
+        };
         self.free_pages -= 1;
         self.released_pages += 1;
         // SAFETY: the page's words are in no use; entries are taken from `floor` on, whatever they read.

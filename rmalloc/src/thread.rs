@@ -101,7 +101,12 @@ unsafe impl Sync for Registry {}
 
 static REGISTRY: Registry = Registry {
     mutex: Mutex::new(),
-    places: [const { Place { heap: AtomicPtr::new(null_mut()), uses: AtomicU32::new(0) } }; HEAPS],
+    places: [const {
+        Place {
+            heap: AtomicPtr::new(null_mut()),
+            uses: AtomicU32::new(0),
+        }
+    }; HEAPS],
     threads: UnsafeCell::new(null_mut()),
 };
 
@@ -126,7 +131,10 @@ pub(crate) fn heap_of(tag: u64) -> Option<&'static Heap> {
 ///
 /// # Errors
 /// [`Error::Memory`]: no place is free; and those of `make`.
-pub(crate) fn register(first: bool, make: impl FnOnce(u64) -> Result<*mut Heap, Error>) -> Result<&'static Heap, Error> {
+pub(crate) fn register(
+    first: bool,
+    make: impl FnOnce(u64) -> Result<*mut Heap, Error>,
+) -> Result<&'static Heap, Error> {
     begin();
     REGISTRY.mutex.lock(platform());
     let from = if first { 0 } else { 1 };
@@ -154,7 +162,10 @@ pub(crate) fn register(first: bool, make: impl FnOnce(u64) -> Result<*mut Heap, 
 /// [`Error::Handle`]: there is no such heap.
 pub(crate) fn unregister(heap: *const Heap) -> Result<(), Error> {
     REGISTRY.mutex.lock(platform());
-    let found = REGISTRY.places.iter().position(|place| core::ptr::eq(place.heap.load(Relaxed), heap));
+    let found = REGISTRY
+        .places
+        .iter()
+        .position(|place| core::ptr::eq(place.heap.load(Relaxed), heap));
     let done = match found {
         Some(at) if !heap.is_null() => {
             let place = &REGISTRY.places[at];
@@ -185,7 +196,11 @@ pub(crate) fn unregister(heap: *const Heap) -> Result<(), Error> {
 
 /// Is that a live heap?
 pub(crate) fn is_registered(heap: *const Heap) -> bool {
-    !heap.is_null() && REGISTRY.places.iter().any(|place| core::ptr::eq(place.heap.load(Acquire), heap))
+    !heap.is_null()
+        && REGISTRY
+            .places
+            .iter()
+            .any(|place| core::ptr::eq(place.heap.load(Acquire), heap))
 }
 
 /// The calling thread's cache of a heap, made if it has none.
@@ -200,6 +215,17 @@ pub(crate) fn cache_of(tag: u64) -> Result<&'static Cache, Error> {
         return Ok(unsafe { &*current.cache.load(Relaxed) });
     }
     switch(current, tag)
+}
+
+/// The calling thread's cache of a heap, if it is the one that it used last.
+#[inline(always)]
+pub(crate) fn recent(tag: u64) -> Option<&'static Cache> {
+    let current = current();
+    if current.tag.load(Relaxed) == tag {
+        // SAFETY: the thread's own cache of a live heap.
+        return Some(unsafe { &*current.cache.load(Relaxed) });
+    }
+    None
 }
 
 /// The calling thread's cache of a handle's heap.
@@ -261,7 +287,11 @@ fn begin() -> libc::pthread_key_t {
         // SAFETY: writes one key; the functions are ours.
         unsafe {
             libc::pthread_key_create(&mut key, Some(ended));
-            libc::pthread_atfork(Some(before_fork), Some(after_fork_in_parent), Some(after_fork_in_child));
+            libc::pthread_atfork(
+                Some(before_fork),
+                Some(after_fork_in_parent),
+                Some(after_fork_in_child),
+            );
         }
         key
     })
@@ -301,13 +331,19 @@ unsafe fn forget(known: *mut Known) {
         } else {
             (*previous).next = next;
         }
-        libc::munmap(known.cast(), size_of::<Known>().next_multiple_of(crate::platform::PAGE));
+        libc::munmap(
+            known.cast(),
+            size_of::<Known>().next_multiple_of(crate::platform::PAGE),
+        );
     }
 }
 
 fn live_heaps() -> impl Iterator<Item = &'static Heap> {
     // SAFETY: heaps in places live; the caller holds the registry's mutex.
-    REGISTRY.places.iter().filter_map(|place| unsafe { place.heap.load(Acquire).as_ref() })
+    REGISTRY
+        .places
+        .iter()
+        .filter_map(|place| unsafe { place.heap.load(Acquire).as_ref() })
 }
 
 /// Every heap is made to stand still between calls, so that the child finds it whole.
@@ -371,8 +407,14 @@ unsafe extern "C" fn after_fork_in_child() {
     for (at, place) in REGISTRY.places.iter().enumerate() {
         // SAFETY: as above; the caches' threads are gone.
         unsafe {
-            let Some(heap) = place.heap.load(Acquire).as_ref() else { continue };
-            let own = if mine.is_null() || (*mine).caches[at].0 != heap.tag { null_mut() } else { (*mine).caches[at].1 };
+            let Some(heap) = place.heap.load(Acquire).as_ref() else {
+                continue;
+            };
+            let own = if mine.is_null() || (*mine).caches[at].0 != heap.tag {
+                null_mut()
+            } else {
+                (*mine).caches[at].1
+            };
             for cache in &heap.caches {
                 let cache = cache.load(Acquire);
                 if !cache.is_null() && cache != own {

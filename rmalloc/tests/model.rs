@@ -48,7 +48,12 @@ fn fill(seed: u64, bytes: &mut [u8]) {
     }
 }
 
-fn drive(steps: &[Step], bytes: usize, skip: usize, check_every: usize) -> Result<(), TestCaseError> {
+fn drive(
+    steps: &[Step],
+    bytes: usize,
+    skip: usize,
+    check_every: usize,
+) -> Result<(), TestCaseError> {
     let mut memory = vec![MaybeUninit::uninit(); bytes + skip];
     let heap = LocalHeap::new(&mut memory[skip..], None).expect("a heap");
     let mut live: Vec<RawHandle> = Vec::new();
@@ -67,15 +72,28 @@ fn drive(steps: &[Step], bytes: usize, skip: usize, check_every: usize) -> Resul
                         let mut contents = vec![0; *size];
                         fill(number as u64, &mut contents);
                         let place = heap.lock(handle).unwrap();
-                        let alignment = if let Step::Aligned(_, power) = step { 1usize << power } else { 16 };
+                        let alignment = if let Step::Aligned(_, power) = step {
+                            1usize << power
+                        } else {
+                            16
+                        };
                         prop_assert_eq!(place as usize % alignment.max(16), 0);
                         unsafe { place.copy_from_nonoverlapping(contents.as_ptr(), *size) };
                         heap.unlock(handle).unwrap();
-                        let before = model.insert(handle, Model { contents, locks: Vec::new(), discardable: false });
+                        let before = model.insert(
+                            handle,
+                            Model {
+                                contents,
+                                locks: Vec::new(),
+                                discardable: false,
+                            },
+                        );
                         prop_assert!(before.is_none());
                         live.push(handle);
                     }
-                    Err(error) => prop_assert!(matches!(error, Error::Memory | Error::Table), "{error}"),
+                    Err(error) => {
+                        prop_assert!(matches!(error, Error::Memory | Error::Table), "{error}")
+                    }
                 }
             }
             Step::Free(pick) if !live.is_empty() => {
@@ -100,7 +118,10 @@ fn drive(steps: &[Step], bytes: usize, skip: usize, check_every: usize) -> Resul
                         let kept = of.contents.len().min(*size);
                         let mut fresh = vec![0; *size];
                         fill(number as u64, &mut fresh);
-                        heap.with(handle, |bytes| bytes[kept..*size].copy_from_slice(&fresh[kept..])).unwrap();
+                        heap.with(handle, |bytes| {
+                            bytes[kept..*size].copy_from_slice(&fresh[kept..])
+                        })
+                        .unwrap();
                         fresh[..kept].copy_from_slice(&of.contents[..kept]);
                         of.contents = fresh;
                     }
@@ -123,7 +144,11 @@ fn drive(steps: &[Step], bytes: usize, skip: usize, check_every: usize) -> Resul
             Step::Unlock(pick) if !live.is_empty() => {
                 let handle = live[pick % live.len()];
                 let of = model.get_mut(&handle).unwrap();
-                let expected = if of.locks.pop().is_some() { Ok(()) } else { Err(Error::NotLocked) };
+                let expected = if of.locks.pop().is_some() {
+                    Ok(())
+                } else {
+                    Err(Error::NotLocked)
+                };
                 prop_assert_eq!(heap.unlock(handle), expected);
             }
             Step::Discardable(pick, yes) if !live.is_empty() => {
@@ -143,7 +168,9 @@ fn drive(steps: &[Step], bytes: usize, skip: usize, check_every: usize) -> Resul
                 prop_assert_eq!(heap.free(handle), Err(Error::Handle));
                 prop_assert_eq!(heap.resize(handle, 10), Err(Error::Handle));
                 let made_up = RawHandle::from_bits(handle.bits() ^ (1 << (pick % 64)));
-                if let Some(made_up) = made_up && !model.contains_key(&made_up) {
+                if let Some(made_up) = made_up
+                    && !model.contains_key(&made_up)
+                {
                     prop_assert_eq!(heap.lock(made_up).err(), Some(Error::Handle));
                     prop_assert_eq!(heap.free(made_up), Err(Error::Handle));
                 }
@@ -152,7 +179,9 @@ fn drive(steps: &[Step], bytes: usize, skip: usize, check_every: usize) -> Resul
         }
         if number % check_every == 0 || number + 1 == steps.len() {
             if let Err(violation) = heap.check() {
-                return Err(TestCaseError::fail(format!("step {number} {step:?}: {violation:?}")));
+                return Err(TestCaseError::fail(format!(
+                    "step {number} {step:?}: {violation:?}"
+                )));
             }
             for (handle, of) in &model {
                 let place = match heap.lock(*handle) {
@@ -161,7 +190,13 @@ fn drive(steps: &[Step], bytes: usize, skip: usize, check_every: usize) -> Resul
                     place => place.unwrap(),
                 };
                 let bytes = unsafe { std::slice::from_raw_parts(place, of.contents.len()) };
-                prop_assert!(bytes == of.contents, "step {} {:?}: contents of {:?}", number, step, handle);
+                prop_assert!(
+                    bytes == of.contents,
+                    "step {} {:?}: contents of {:?}",
+                    number,
+                    step,
+                    handle
+                );
                 if of.locks.len() < 15 {
                     heap.unlock(*handle).unwrap();
                 }
@@ -169,12 +204,18 @@ fn drive(steps: &[Step], bytes: usize, skip: usize, check_every: usize) -> Resul
             }
         }
     }
-    prop_assert_eq!(heap.stats().live_blocks, model.len() as u64 - discarded(&heap, &model));
+    prop_assert_eq!(
+        heap.stats().live_blocks,
+        model.len() as u64 - discarded(&heap, &model)
+    );
     Ok(())
 }
 
 fn discarded(heap: &LocalHeap, model: &HashMap<RawHandle, Model>) -> u64 {
-    model.keys().filter(|handle| heap.usable_bytes(**handle) == Err(Error::Discarded)).count() as u64
+    model
+        .keys()
+        .filter(|handle| heap.usable_bytes(**handle) == Err(Error::Discarded))
+        .count() as u64
 }
 
 proptest! {

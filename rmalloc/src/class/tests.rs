@@ -79,7 +79,7 @@ fn check_lookup(classes: &Classes, sizes: &[u32]) {
 
 #[test]
 fn every_size_has_the_least_class_that_holds_it() {
-    check_lookup(&Classes::DEFAULT, &DEFAULT_SIZES);
+    check_lookup(&DEFAULT_CLASSES, &DEFAULT_SIZES);
     let small = Classes::with_default_sizes(&Geometry::SMALL).unwrap();
     let to_4k: Vec<u32> = DEFAULT_SIZES
         .into_iter()
@@ -121,6 +121,31 @@ fn division_is_exact_for_all_sizes_in_the_largest_regions() {
     }
 }
 
+/// With a reverse map, in regions of any number of pages: it fits, and one slot more would not.
+#[test]
+fn regions_hold_as_many_slots_as_fit() {
+    for region_bytes in (4096..=REGION_BYTES_MAX).step_by(4096) {
+        let geometry = Geometry {
+            span_bytes: 4096,
+            region_bytes,
+            block_most: 1024,
+            larger_bytes: region_bytes,
+            largest: 1024,
+        };
+        for size in (STEP..REVERSE_INSIDE_BELOW).step_by(STEP as usize) {
+            let class = Class::new(size, &geometry);
+            let alignment = u32::from(class.alignment);
+            let end = |slots: u32| (slots * 4).next_multiple_of(alignment) + slots * size;
+            let slots = u32::from(class.slots);
+            assert_eq!(class.first_slot + slots * size, end(slots), "{class:?}");
+            assert!(
+                end(slots) <= region_bytes && end(slots + 1) > region_bytes,
+                "{class:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn default_sizes_waste_little() {
     let sizes = DEFAULT_SIZES;
@@ -136,13 +161,13 @@ fn default_sizes_waste_little() {
     }
     // Whole pages are asked for as such, and aligned.
     for pages in 1..=8 {
-        let class = Classes::DEFAULT
+        let class = DEFAULT_CLASSES
             .index_of_aligned(pages * 4096, 4096)
             .unwrap();
-        assert_eq!(Classes::DEFAULT.get(class).size as usize, pages * 4096);
+        assert_eq!(DEFAULT_CLASSES.get(class).size as usize, pages * 4096);
     }
     // All default regions take what the geometry says: 64 KiB, or 256 KiB.
-    for class in Classes::DEFAULT.iter() {
+    for class in DEFAULT_CLASSES.iter() {
         assert_eq!(
             class.spans,
             if class.size <= 8192 { 1 } else { 4 },
@@ -153,7 +178,7 @@ fn default_sizes_waste_little() {
 
 #[test]
 fn aligned_blocks_get_the_least_class_that_is_aligned() {
-    let classes = &Classes::DEFAULT;
+    let classes = &DEFAULT_CLASSES;
     for alignment in [1, 2, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096] {
         for size in 1..=classes.largest() as usize {
             let expected = classes.iter().position(|class| {
@@ -175,7 +200,7 @@ fn aligned_blocks_get_the_least_class_that_is_aligned() {
 /// Figures worked out by hand.
 #[test]
 fn regions_of_some_classes() {
-    let class = |size| *Classes::DEFAULT.get(Classes::DEFAULT.index_of(size).unwrap());
+    let class = |size| *DEFAULT_CLASSES.get(DEFAULT_CLASSES.index_of(size).unwrap());
     // 3,276 x (16 + 4) = 65,520: 16 bytes of the last page are left.
     let least = class(16);
     assert_eq!(
