@@ -31,10 +31,9 @@ const SPARES: usize = 64;
 const SPARES_TAKEN: usize = 32;
 /// A region tells its owner whenever this share of its slots more has become free.
 const REPORTS: u32 = 8;
-/// [`Cache::op`] outside of calls, and in calls that free nothing; else the entry and this.
-const IDLE: u64 = 0;
-const BUSY: u64 = 1;
-const FREEING: u64 = 2;
+/// [`Cache::op`] outside of calls that change regions, and in them.
+const IDLE: u32 = 0;
+const BUSY: u32 = 1;
 
 /// The region of a class that a thread has none of: never has a free slot.
 static NO_REGION: Region = {
@@ -62,8 +61,10 @@ pub(crate) struct Cache {
     generation_max: u16,
     /// Locks in `records`.
     locked: Cell<u32>,
-    /// What the thread is about: [`IDLE`], [`BUSY`], or the entry that it frees.
-    pub op: AtomicU64,
+    /// No other thread has a cache of the heap: entries may be freed without an exchange.
+    pub alone: AtomicU32,
+    /// [`BUSY`] while the thread changes regions of its own.
+    pub op: AtomicU32,
     /// Somebody is changing the thread's regions: take the mutex first.
     pub paused: AtomicU32,
     /// Next cache of the thread, or of those that ended.
@@ -95,7 +96,8 @@ impl Cache {
             fenced: !heap.platform.has_barrier,
             generation_max,
             locked: Cell::new(0),
-            op: AtomicU64::new(IDLE),
+            alone: AtomicU32::new(0),
+            op: AtomicU32::new(IDLE),
             paused: AtomicU32::new(0),
             next: Cell::new(null_mut()),
             records: [const { AtomicU64::new(0) }; RECORDS],
@@ -129,8 +131,8 @@ impl Cache {
     }
 
     #[inline(always)]
-    fn begin(&self, op: u64) {
-        self.op.store(op, Relaxed);
+    fn begin(&self) {
+        self.op.store(BUSY, Relaxed);
         self.light_barrier();
     }
 
@@ -205,7 +207,7 @@ impl Cache {
 
     #[inline(always)]
     unsafe fn try_alloc_class(&self, class: u8) -> Option<RawHandle> {
-        self.begin(BUSY);
+        self.begin();
         let count = self.spare_count.get() as usize;
         if self.paused.load(Relaxed) == 0 && count != 0 {
             let spare = self.spares[(count - 1) % SPARES].get();
@@ -315,6 +317,8 @@ impl Cache {
             return Ok(());
         }
         let heap = self.heap();
+        // Others may have ended; who comes next says so under the mutex.
+        self.alone.store((heap.threads.load(Relaxed) == 1) as u32, Relaxed);
         let mut spares = [Spare::new(0, 0); SPARES_TAKEN];
         // SAFETY: the caller holds the mutex.
         unsafe {
@@ -413,8 +417,13 @@ impl Cache {
                         self.current[at].set(region);
                         return Ok(region);
                     }
-                    // Full: its next free brings it back.
+                    // Full: its next free brings it back, ours by the trigger, others' by `tell_owner`.
                     self.unlink(span);
+                    fence(SeqCst);
+                    if region.remote_count() > 0 {
+                        self.link(span);
+                        continue;
+                    }
                     heap.unreport(region);
                     region.trigger.store(region.used.load(Relaxed) - 1, Relaxed);
                     continue;
@@ -445,6 +454,26 @@ impl Cache {
         region
             .trigger
             .store(if used == 0 { 0 } else { trigger }, Relaxed);
+    }
+
+    /// Takes over a region that is on no list. The mutex is held, and the thread is in no call or is the caller.
+    ///
+    /// # Safety
+    /// The region is the caller's to give, and holds blocks.
+    pub unsafe fn adopt(&self, span: usize) {
+        let heap = self.heap();
+        // SAFETY: the caller's promise.
+        unsafe {
+            let region = heap.region(span);
+            heap.report(region);
+            if region.used.load(Relaxed) < heap.class(region).slots as u32 {
+                self.arm(region);
+                self.link(span);
+            } else {
+                region.trigger.store(region.used.load(Relaxed) - 1, Relaxed);
+            }
+            region.owner.store(self.id, Release);
+        }
     }
 
     /// Puts a region of ours on our list.
@@ -510,7 +539,7 @@ impl Cache {
         if index >= self.entries.get() || self.locked.get() != 0 || count >= SPARES {
             return false;
         }
-        self.begin(FREEING | (index as u64) << 8);
+        self.begin();
         // SAFETY: the entry exists.
         let entry = unsafe { &*self.table_end.sub(index as usize + 1) };
         let generation = handle.generation();
@@ -521,10 +550,26 @@ impl Cache {
             && word.shared() == 0
             && generation < self.generation_max as u64
         {
-            // SAFETY: a live block lies in a region.
-            let region = unsafe { &*self.regions.add((offset >> self.span_shift) as usize) };
-            if region.owner.load(Relaxed) == self.id {
-                entry.store(Word::free(generation + 1, 0).0, Release);
+            // SAFETY: a live block lies in a region; behind its first span, that one is named.
+            let region = unsafe {
+                let region = &*self.regions.add((offset >> self.span_shift) as usize);
+                if region.owner.load(Relaxed) == owner::INTERIOR {
+                    &*self.regions.add(region.next.load(Relaxed) as usize - 1)
+                } else {
+                    region
+                }
+            };
+            let free = Word::free(generation + 1, 0).0;
+            let mine = region.owner.load(Relaxed) == self.id
+                && if self.alone.load(Relaxed) != 0 {
+                    entry.store(free, Release);
+                    true
+                } else {
+                    entry
+                        .compare_exchange(word.0, free, AcqRel, Relaxed)
+                        .is_ok()
+                };
+            if mine {
                 self.spares[count].set(Spare::new(index, generation + 1));
                 self.spare_count.set(count as u32 + 1);
                 // SAFETY: the region is ours, and so is the slot of the block that ended.
@@ -612,7 +657,7 @@ impl Cache {
             let span = heap.span_of(offset);
             let region = heap.region(span);
             loop {
-                self.begin(BUSY);
+                self.begin();
                 let who = region.owner();
                 let mine = who == self.id;
                 if mine && self.paused.load(Relaxed) == 0 {
@@ -626,7 +671,9 @@ impl Cache {
                 }
                 self.end();
                 if who != self.id && who < owner::CACHES || who == owner::COMPACTOR {
-                    region.push_remote(region.slot(offset));
+                    if region.push_remote(region.slot(offset)) && region.listed.load(SeqCst) == 0 {
+                        heap.tell_owner(span);
+                    }
                     return;
                 }
                 heap.mutex.lock(&heap.platform);
@@ -637,12 +684,7 @@ impl Cache {
                         true
                     }
                     owner::NONE => {
-                        let class = region.class.load(Relaxed) as usize;
-                        region.push(region.slot(offset));
-                        if region.listed.load(Relaxed) != 0 {
-                            heap.unlink(&mut heap.guarded().partial[class], span);
-                        }
-                        heap.disown(span);
+                        heap.push_orphan(span, region.slot(offset));
                         true
                     }
                     // Paused, or it found an owner in the meantime.
@@ -865,7 +907,8 @@ impl Cache {
         }
         loop {
             let (entry, word) = self.heap().resolve(handle)?;
-            if word.shared() == 0 {
+            // While somebody resizes it, the one counted lock is his.
+            if word.shared() == 0 || word.is_moving() {
                 return Err(Error::NotLocked);
             }
             if entry
@@ -903,12 +946,20 @@ impl Cache {
     /// # Errors
     /// [`Error::Handle`], [`Error::Discarded`].
     pub fn usable_bytes(&self, handle: RawHandle) -> Result<usize, Error> {
-        let (_, word) = self.heap().resolve(handle)?;
-        if word.is_discarded() {
-            return Err(Error::Discarded);
+        let (_, mut word) = self.heap().resolve(handle)?;
+        loop {
+            if word.is_discarded() {
+                return Err(Error::Discarded);
+            }
+            // SAFETY: a live block lies there, or did a moment ago.
+            let bytes = unsafe { self.heap().usable_bytes(word.offset()) };
+            // If it moved meanwhile, something else may lie there now.
+            let now = self.heap().resolve(handle)?.1;
+            if now.offset() == word.offset() {
+                return Ok(bytes);
+            }
+            word = now;
         }
-        // SAFETY: a live block lies there.
-        Ok(unsafe { self.heap().usable_bytes(word.offset()) })
     }
 
     /// Gives the block another size. It keeps its handle, and its contents as far as they fit.
@@ -920,68 +971,39 @@ impl Cache {
     /// The calling thread is the cache's.
     pub unsafe fn resize(&self, handle: RawHandle, size: usize) -> Result<(), Error> {
         let heap = self.heap();
-        let (entry, word) = heap.resolve(handle)?;
-        if word.is_discarded() {
-            return Err(Error::Discarded);
-        }
         if size == 0 || size > heap.bytes {
+            heap.resolve(handle)?;
             return Err(Error::Size);
         }
-        if word.shared() != 0 || self.is_recorded(handle, word) {
+        if self.is_locked(handle)? {
             return Err(Error::Locked);
         }
-        // SAFETY: a live block lies at the word's offset; what else is touched is ours.
+        if self.fits(handle, size)? {
+            return Ok(());
+        }
+        let (entry, mine) = self.claim(handle)?;
+        // SAFETY: the block is ours alone while nobody takes the claim away; what else is touched is ours.
         unsafe {
-            let before = heap.usable_bytes(word.offset());
-            let (fits, least) = match heap.classes.index_of(size) {
-                Some(class) => {
-                    let bytes = heap.classes.get(class).size as usize;
-                    (bytes == before, bytes)
-                }
-                None => (
-                    size.next_multiple_of(PAGE) == before,
-                    size.next_multiple_of(PAGE),
-                ),
-            };
-            if fits || (size <= before && before - least <= before / 8 && before <= PAGE) {
-                return Ok(());
-            }
-            // Pinned by a lock of ours, then marked as moving: who locks it meanwhile makes us give up.
-            let pinned = Word((word.0 & !MOVING) + SHARED_ONE);
-            entry
-                .compare_exchange(word.0, pinned.0, AcqRel, Relaxed)
-                .map_err(|_| Error::Locked)?;
-            let mine = Word(pinned.0 | MOVING);
-            let undo = |error| {
-                let _ = self.unlock_shared(handle);
-                Err(error)
-            };
-            if entry
-                .compare_exchange(pinned.0, mine.0, AcqRel, Relaxed)
-                .is_err()
-            {
-                return undo(Error::Locked);
-            }
-            if word.owner() != self.id {
-                (heap.platform.barrier)();
-                if heap.is_recorded_by(word.owner(), handle.bits()) {
-                    return undo(Error::Locked);
-                }
-            }
-            // Another block, whose place the entry takes over.
+            let before = heap.usable_bytes(mine.offset());
+            // Another block, whose place the entry takes over. Locked, so that nobody moves it before it has its
+            // new name.
             let other = match self.alloc(size) {
                 Ok(other) => other,
-                Err(error) => return undo(error),
+                Err(error) => {
+                    self.unclaim(entry, mine);
+                    return Err(error);
+                }
             };
-            // Locked, so that nobody moves it before it has its new name.
-            let place = self.lock_shared(other)?;
-            let (other_entry, other_word) = heap.resolve(other)?;
+            let place = self.lock_shared(other);
+            let resolved = heap.resolve(other);
+            let (Ok(place), Ok((other_entry, other_word))) = (place, resolved) else {
+                // Only a made-up handle that somebody freed can be the reason.
+                self.unclaim(entry, mine);
+                return Err(Error::Handle);
+            };
             let to = other_word.offset();
-            core::ptr::copy_nonoverlapping(
-                self.base.add(word.offset() as usize),
-                place,
-                before.min(size),
-            );
+            let from = self.base.add(mine.offset() as usize);
+            core::ptr::copy_nonoverlapping(from, place, before.min(size));
             heap.rename(to, handle.index());
             let done = Word(mine.moved_to(to).0 - SHARED_ONE);
             if entry
@@ -989,32 +1011,70 @@ impl Cache {
                 .is_err()
             {
                 heap.rename(to, other.index());
-                let _ = self.unlock_shared(other);
-                let _ = self.free(other);
-                return undo(Error::Locked);
+                let _ = self.unlock_slow(other);
+                let _ = self.free_slow(other);
+                self.unclaim(entry, mine);
+                return Err(Error::Locked);
             }
-            other_entry.store(
-                Word::free((other_word.generation() + 1).min(0xffff), 0).0,
-                Release,
-            );
+            let spare = (other_word.generation() + 1).min(0xffff);
+            other_entry.store(Word::free(spare, 0).0, Release);
             self.keep_spare(other.index(), other_word.generation() + 1);
-            self.give_slot(word.offset());
+            self.give_slot(mine.offset());
             Ok(())
         }
     }
 
-    fn unlock_shared(&self, handle: RawHandle) -> Result<(), Error> {
+    /// Can the block have that size where it is? Not if more than an eighth of it would be wasted.
+    fn fits(&self, handle: RawHandle, size: usize) -> Result<bool, Error> {
+        let before = self.usable_bytes(handle)?;
+        let least = match self.heap().classes.index_of(size) {
+            Some(class) => self.heap().classes.get(class).size as usize,
+            None => size.next_multiple_of(PAGE),
+        };
+        Ok(least == before || (least < before && before - least <= before / 8 && before <= PAGE))
+    }
+
+    /// Makes the block nobody's but the caller's: a counted lock and the mark that somebody moves it, in one exchange.
+    /// Nobody else moves it; who wants to lock it takes the mark away.
+    ///
+    /// # Errors
+    /// [`Error::Handle`], [`Error::Locked`], [`Error::Discarded`].
+    fn claim(&self, handle: RawHandle) -> Result<(&AtomicU64, Word), Error> {
+        let heap = self.heap();
         loop {
-            let (entry, word) = self.heap().resolve(handle)?;
-            if word.shared() == 0 {
-                return Err(Error::NotLocked);
+            let (entry, word) = heap.resolve(handle)?;
+            if word.is_discarded() {
+                return Err(Error::Discarded);
             }
-            let wanted = (word.0 & !MOVING) - SHARED_ONE;
+            if word.shared() != 0 || self.is_recorded(handle, word) {
+                return Err(Error::Locked);
+            }
+            let mine = Word((word.0 | MOVING) + SHARED_ONE);
             if entry
-                .compare_exchange(word.0, wanted, AcqRel, Relaxed)
-                .is_ok()
+                .compare_exchange(word.0, mine.0, AcqRel, Relaxed)
+                .is_err()
             {
-                return Ok(());
+                continue;
+            }
+            if word.owner() != self.id {
+                (heap.platform.barrier)();
+                if heap.is_recorded_by(word.owner(), handle.bits()) {
+                    self.unclaim(entry, mine);
+                    return Err(Error::Locked);
+                }
+            }
+            return Ok((entry, mine));
+        }
+    }
+
+    /// Takes a claim back, of which others may have taken the mark away already.
+    fn unclaim(&self, entry: &AtomicU64, mine: Word) {
+        let mut now = Word(entry.load(Acquire));
+        while now.is_live() && now.generation() == mine.generation() && now.shared() > 0 {
+            let wanted = (now.0 & !MOVING) - SHARED_ONE;
+            match entry.compare_exchange(now.0, wanted, AcqRel, Acquire) {
+                Ok(_) => break,
+                Err(word) => now = Word(word),
             }
         }
     }
@@ -1024,28 +1084,20 @@ impl Cache {
     /// # Errors
     /// [`Error::Handle`]; [`Error::Locked`]; [`Error::Discarded`] if they were dropped already.
     pub fn set_discardable(&self, handle: RawHandle, discardable: bool) -> Result<(), Error> {
-        let (entry, word) = self.heap().resolve(handle)?;
-        if word.is_discarded() {
-            return Err(Error::Discarded);
-        }
-        // A lock in a record would not be seen on the slow path.
-        if word.shared() != 0 || self.is_recorded(handle, word) {
-            return Err(Error::Locked);
-        }
+        // Claimed, so that no lock is in a record from here on: those would not be seen when contents are dropped.
+        let (entry, mine) = self.claim(handle)?;
+        let plain = (mine.0 & !MOVING & !DISCARDABLE) - SHARED_ONE;
         let wanted = if discardable {
-            word.0 & !MOVING | DISCARDABLE
+            plain | DISCARDABLE
         } else {
-            word.0 & !MOVING & !DISCARDABLE
+            plain
         };
-        entry
-            .compare_exchange(word.0, wanted, AcqRel, Relaxed)
-            .map_err(|_| Error::Locked)?;
-        if word.owner() != self.id {
-            (self.heap().platform.barrier)();
-            if self.heap().is_recorded_by(word.owner(), handle.bits()) {
-                // Its owner locked it in the meantime; that lock goes on, and so does the mark.
-                return Err(Error::Locked);
-            }
+        if entry
+            .compare_exchange(mine.0, wanted, AcqRel, Relaxed)
+            .is_err()
+        {
+            self.unclaim(entry, mine);
+            return Err(Error::Locked);
         }
         Ok(())
     }
@@ -1062,6 +1114,30 @@ impl Cache {
 }
 
 impl Heap {
+    /// A region that was full has a slot that another thread gave back: its owner may allocate from it again.
+    #[cold]
+    unsafe fn tell_owner(&self, span: usize) {
+        self.mutex.lock(&self.platform);
+        // SAFETY: the mutex is held; lists and `listed` change under it only. The owner's `current` stays: it looks at
+        // its list when that is used up.
+        unsafe {
+            let region = self.region(span);
+            let who = region.owner();
+            let class = region.class.load(Relaxed) as usize;
+            if region.listed.load(Relaxed) == 0 && region.remote_count() > 0 {
+                if who == owner::NONE {
+                    self.disown(span);
+                } else if let Some(cache) = self.caches.get(who as usize) {
+                    let cache = &*cache.load(Relaxed);
+                    let mut head = cache.listed[class].get();
+                    self.link(&mut head, span);
+                    cache.listed[class].set(head);
+                }
+            }
+        }
+        self.mutex.unlock(&self.platform);
+    }
+
     /// Does the thread with this cache hold the block locked in a record? Exact for locks that happened before the
     /// call, or before a barrier that the caller let all threads pass.
     pub fn is_recorded_by(&self, id: u8, handle: u64) -> bool {
@@ -1080,16 +1156,6 @@ impl Heap {
                 .rev()
                 .any(|record| record.load(Acquire) == handle)
         }
-    }
-
-    /// Is that thread in the middle of freeing this entry?
-    pub fn is_freed_by(&self, id: u8, index: u32) -> bool {
-        if id >= owner::CACHES {
-            return false;
-        }
-        let cache = self.caches[id as usize].load(Acquire);
-        // SAFETY: as above.
-        !cache.is_null() && unsafe { (*cache).op.load(Acquire) } == FREEING | (index as u64) << 8
     }
 
     /// Names the entry of the block at `offset` anew.

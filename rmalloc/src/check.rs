@@ -243,7 +243,7 @@ unsafe fn check_region(heap: &Heap, region: &Region, at: u64) -> Result<u64, Vio
                 }
             }
         }
-        let remote = region.remote_count();
+        let remote = region.remote_count() as u64;
         is(
             15,
             "slots with blocks, and those given back by others, are counted",

@@ -18,7 +18,7 @@ const RANKS: usize = 16;
 /// Descriptors looked at between two looks at the clock.
 const SURVEYED: usize = 256;
 /// How long the owner of a region is waited for, spins.
-const PATIENCE: u32 = 2000;
+const PATIENCE: u32 = 400;
 
 /// What compaction did; times in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,11 +96,11 @@ pub(crate) struct Compactor {
     /// Regions of lower rank are emptied, of higher rank filled; those of this rank both, from the two ends.
     cut: usize,
     /// Region being emptied or squeezed, in our hands, and its next slot.
-    source: Option<usize>,
+    source: Option<Seized>,
     pub(crate) slot: u32,
     pub(crate) pinned: u32,
     /// Region being filled, in our hands during a step only.
-    target: Option<usize>,
+    target: Option<Seized>,
     /// Since the heap was made.
     pub(crate) sum: Compaction,
     /// Time of all steps.
@@ -108,8 +108,6 @@ pub(crate) struct Compactor {
     born_ns: u64,
     /// The policy wanted work and did not have enough yet.
     active: bool,
-    /// Moves in the present cycle, and bytes given back.
-    gained: u64,
 }
 
 impl Compactor {
@@ -149,7 +147,6 @@ impl Compactor {
             spent_ns: 0,
             born_ns: now_ns,
             active: false,
-            gained: 0,
         }
     }
 }
@@ -289,7 +286,7 @@ unsafe fn step(cache: &Cache, budget_ns: u64, keep: u64) -> Compaction {
         }
     }
     // SAFETY: as above. What was being filled can be allocated from until the next step.
-    unsafe { release_target(heap, compactor) };
+    unsafe { release_target(cache, compactor) };
     let took = clock_ns() - begin;
     compactor.spent_ns += took;
     compactor.sum.steps += 1;
@@ -425,7 +422,7 @@ unsafe fn survey(heap: &Heap, compactor: &mut Compactor) {
         }
         let class = heap.classes.get(index as u8);
         let total = &mut compactor.totals[index];
-        let used = region.used.load(Relaxed);
+        let used = region.held();
         total.used += used;
         total.regions += 1;
         let needed = (used as u64 * class.size as u64).div_ceil(PAGE as u64);
@@ -472,7 +469,7 @@ unsafe fn rank(heap: &Heap, compactor: &mut Compactor) {
             continue;
         };
         if region.class.load(Relaxed) as usize == compactor.class {
-            let used = region.used.load(Relaxed);
+            let used = region.held();
             let slots = heap.class(region).slots as u32;
             let rank = &mut compactor.ranks[rank_of(used, slots)];
             *rank = (rank.0 + 1, rank.1 + used);
@@ -507,80 +504,102 @@ unsafe fn rank(heap: &Heap, compactor: &mut Compactor) {
     compactor.target_cursor = heap.first_span();
 }
 
-/// Takes a region out of its owner's hands; the compactor owns it then. False: it can't be had now.
-unsafe fn seize(cache: &Cache, span: usize, class: usize) -> bool {
+/// A region in the compactor's hands, and who had it before.
+#[derive(Clone, Copy)]
+struct Seized {
+    span: usize,
+    from: u8,
+}
+
+/// Takes a region out of its owner's hands. `None`: it can't be had now.
+unsafe fn seize(cache: &Cache, span: usize, class: usize) -> Option<Seized> {
     let heap = cache.heap();
     heap.mutex.lock(&heap.platform);
     // SAFETY: the mutex is held; an owner is not in a call, or is waited for.
     let taken = unsafe {
-        match slots_at(heap, span) {
-            Some(region)
-                if heap.guarded().spans.is_taken(span)
-                    && region.class.load(Relaxed) as usize == class =>
-            {
-                let who = region.owner();
-                if who == owner::COMPACTOR {
-                    false
-                } else if who == owner::NONE {
-                    if region.listed.load(Relaxed) != 0 {
-                        heap.unlink(&mut heap.guarded().partial[class], span);
-                    }
-                    region.owner.store(owner::COMPACTOR, Release);
-                    true
-                } else {
-                    let other = heap.caches[who as usize].load(Acquire);
-                    let still = core::ptr::eq(other, cache) || {
-                        (*other).paused.store(1, Relaxed);
-                        (heap.platform.barrier)();
-                        (0..PATIENCE).any(|_| {
-                            core::hint::spin_loop();
-                            (*other).op.load(Acquire) == 0
-                        })
-                    };
-                    if still {
-                        if region.listed.load(Relaxed) != 0 {
-                            (*other).unlink(span);
-                        }
-                        region.owner.store(owner::COMPACTOR, Release);
-                    }
-                    (*other).paused.store(0, Release);
-                    still
-                }
+        let region = slots_at(heap, span).filter(|region| {
+            heap.guarded().spans.is_taken(span) && region.class.load(Relaxed) as usize == class
+        });
+        region.and_then(|region| {
+            let from = region.owner();
+            if from == owner::COMPACTOR {
+                return None;
             }
-            _ => false,
-        }
-    };
-    if taken {
-        // SAFETY: the region is ours.
-        unsafe {
-            let region = heap.region(span);
+            if from == owner::NONE {
+                if region.listed.load(Relaxed) != 0 {
+                    heap.unlink(&mut heap.guarded().partial[class], span);
+                }
+                region.owner.store(owner::COMPACTOR, Release);
+            } else {
+                let other = heap.caches[from as usize].load(Acquire);
+                if !stop(cache, other) {
+                    return None;
+                }
+                if region.listed.load(Relaxed) != 0 {
+                    (*other).unlink(span);
+                }
+                region.owner.store(owner::COMPACTOR, Release);
+                (*other).paused.store(0, Release);
+            }
             heap.unreport(region);
             region.collect();
-        }
-    }
+            Some(Seized { span, from })
+        })
+    };
     heap.mutex.unlock(&heap.platform);
     taken
 }
 
-unsafe fn release_target(heap: &Heap, compactor: &mut Compactor) {
-    if let Some(span) = compactor.target.take() {
-        // SAFETY: the region is ours.
-        unsafe { let_go(heap, compactor, span) };
+/// Lets the cache's thread begin no call until `paused` is 0 again. False: it is in one, and goes on.
+unsafe fn stop(cache: &Cache, other: *const Cache) -> bool {
+    if core::ptr::eq(other, cache) {
+        return true;
+    }
+    let heap = cache.heap();
+    // SAFETY: caches stay what they are while the mutex is held.
+    unsafe {
+        (*other).paused.store(1, Relaxed);
+        (heap.platform.barrier)();
+        let still = (0..PATIENCE).any(|_| {
+            core::hint::spin_loop();
+            (*other).op.load(Acquire) == 0
+        });
+        if !still {
+            (*other).paused.store(0, Release);
+        }
+        still
     }
 }
 
-/// A region of ours becomes nobody's, or ends if it is empty.
-unsafe fn let_go(heap: &Heap, compactor: &mut Compactor, span: usize) {
+unsafe fn release_target(cache: &Cache, compactor: &mut Compactor) {
+    if let Some(target) = compactor.target.take() {
+        // SAFETY: the region is the compactor's.
+        unsafe { let_go(cache, compactor, target) };
+    }
+}
+
+/// A region of ours goes back to the thread it came from, if that is not in a call just now; else it becomes
+/// nobody's. An empty one ends.
+unsafe fn let_go(cache: &Cache, compactor: &mut Compactor, seized: Seized) {
+    let heap = cache.heap();
     heap.mutex.lock(&heap.platform);
     // SAFETY: the mutex is held, the region is the compactor's.
     unsafe {
+        let Seized { span, from } = seized;
         let region = heap.region(span);
         region.collect();
-        if region.used.load(Relaxed) == 0 {
-            compactor.sum.regions_emptied += 1;
-            compactor.gained += 1;
+        let empty = region.used.load(Relaxed) == 0;
+        compactor.sum.regions_emptied += empty as u64;
+        let other = match heap.caches.get(from as usize) {
+            Some(other) => other.load(Acquire),
+            None => core::ptr::null_mut(),
+        };
+        if !empty && !other.is_null() && stop(cache, other) {
+            (*other).adopt(span);
+            (*other).paused.store(0, Release);
+        } else {
+            heap.disown(span);
         }
-        heap.disown(span);
     }
     heap.mutex.unlock(&heap.platform);
 }
@@ -592,36 +611,36 @@ unsafe fn evacuate(cache: &Cache, compactor: &mut Compactor, deadline: &Deadline
     unsafe {
         let Some(source) = compactor.source else {
             if !next_source(cache, compactor) {
-                release_target(heap, compactor);
+                release_target(cache, compactor);
                 compactor.go(Phase::Squeeze, heap);
             }
             return;
         };
         let Some(target) = compactor.target else {
-            if !next_target(cache, compactor, source) {
+            if !next_target(cache, compactor, source.span) {
                 // No room left: what is being emptied stays.
                 compactor.source = None;
-                let_go(heap, compactor, source);
+                let_go(cache, compactor, source);
                 compactor.go(Phase::Squeeze, heap);
             }
             return;
         };
-        let region = heap.region(target);
+        let region = heap.region(target.span);
         if region.free.load(Relaxed) == 0 {
             heap.mutex.lock(&heap.platform);
             let more = region.collect() > 0 || heap.carve(region);
             heap.mutex.unlock(&heap.platform);
             if !more {
-                release_target(heap, compactor);
+                release_target(cache, compactor);
                 return;
             }
         }
-        if crate::evacuate::batch(cache, compactor, heap.region(source), region, deadline) {
-            heap.region(source)
+        if crate::evacuate::batch(cache, compactor, heap.region(source.span), region, deadline) {
+            heap.region(source.span)
                 .pinned
                 .store(compactor.pinned.min(0xffff) as u16, Relaxed);
             compactor.source = None;
-            let_go(heap, compactor, source);
+            let_go(cache, compactor, source);
         }
     }
 }
@@ -644,12 +663,12 @@ unsafe fn next_source(cache: &Cache, compactor: &mut Compactor) -> bool {
             if region.class.load(Relaxed) as usize != compactor.class {
                 continue;
             }
-            let rank = rank_of(region.used.load(Relaxed), heap.class(region).slots as u32);
+            let rank = rank_of(region.held(), heap.class(region).slots as u32);
             if rank > compactor.cut || rank == compactor.cut && span <= compactor.target_cursor {
                 continue;
             }
-            if compactor.target != Some(span) && seize(cache, span, compactor.class) {
-                compactor.source = Some(span);
+            if let Some(seized) = seize(cache, span, compactor.class) {
+                compactor.source = Some(seized);
                 compactor.slot = 0;
                 compactor.pinned = 0;
                 return true;
@@ -671,12 +690,12 @@ unsafe fn next_target(cache: &Cache, compactor: &mut Compactor, source: usize) -
                 && let Some(region) = slots_at(heap, span)
                 && region.class.load(Relaxed) as usize == compactor.class
             {
-                let (used, slots) = (region.used.load(Relaxed), heap.class(region).slots as u32);
+                let (used, slots) = (region.held(), heap.class(region).slots as u32);
                 let rank = rank_of(used, slots);
                 let fits = used < slots
                     && (rank > compactor.cut || rank == compactor.cut && span < source);
-                if fits && seize(cache, span, compactor.class) {
-                    compactor.target = Some(span);
+                if fits && let Some(seized) = seize(cache, span, compactor.class) {
+                    compactor.target = Some(seized);
                     compactor.target_cursor = span;
                     // The next one, once this is full: a region that is full ranks no more.
                     return true;
@@ -693,14 +712,13 @@ unsafe fn squeeze(cache: &Cache, compactor: &mut Compactor, deadline: &Deadline)
     let heap = cache.heap();
     // SAFETY: the caller holds `compacting`; regions that were seized are ours.
     unsafe {
-        if let Some(span) = compactor.source {
-            let region = heap.region(span);
+        if let Some(seized) = compactor.source {
+            let region = heap.region(seized.span);
             if crate::evacuate::squeeze(cache, compactor, region, deadline) {
                 let released = crate::evacuate::trim(heap, region);
                 compactor.sum.bytes_released += released;
-                compactor.gained += released;
                 compactor.source = None;
-                let_go(heap, compactor, span);
+                let_go(cache, compactor, seized);
             }
             return;
         }
@@ -716,11 +734,13 @@ unsafe fn squeeze(cache: &Cache, compactor: &mut Compactor, deadline: &Deadline)
                 continue;
             }
             let class = heap.class(region);
-            let used = region.used.load(Relaxed);
+            let used = region.held();
             let needed = (used as u64 * class.size as u64).div_ceil(PAGE as u64);
             let resident = region.resident_bytes(class) / PAGE as u64;
-            if (resident > needed || used == 0) && seize(cache, span, compactor.class) {
-                compactor.source = Some(span);
+            if (resident > needed || used == 0)
+                && let Some(seized) = seize(cache, span, compactor.class)
+            {
+                compactor.source = Some(seized);
                 compactor.slot = class.slots as u32;
                 compactor.pinned = 0;
                 return;

@@ -131,6 +131,9 @@ unsafe impl Sync for Heap {}
 // SAFETY: nothing in it belongs to a thread.
 unsafe impl Send for Heap {}
 
+/// Entries of a table at most: words of the reverse map have two bits of their own.
+const ENTRIES_MAX: usize = 1 << 30;
+
 const fn round_up(bytes: usize, to: usize) -> usize {
     bytes.div_ceil(to) * to
 }
@@ -163,6 +166,7 @@ impl Heap {
         let pages_max = plan
             .entries_max
             .min(bytes / 24)
+            .min(ENTRIES_MAX)
             .div_ceil(PAGE_ENTRIES)
             .max(1);
         let (books, available) = Table::bytes(pages_max);
@@ -611,11 +615,10 @@ impl Heap {
     /// Tells the heap how much a region has free; the owner does.
     pub fn report(&self, region: &Region) {
         let class = self.class(region);
-        let free = region
-            .capacity(class)
-            .saturating_sub(region.used.load(Relaxed)) as u64
-            * class.size as u64
-            / 64;
+        // Near enough: pages hold a little less than their bytes.
+        let bytes =
+            region.pages.load(Relaxed).count_ones() as u64 * (class.size as u64).max(PAGE as u64);
+        let free = bytes.saturating_sub(region.used.load(Relaxed) as u64 * class.size as u64) / 64;
         let before = region.reported.swap(free as u32, Relaxed);
         self.thin_bytes
             .fetch_add((free as i64 - before as i64) * 64, Relaxed);
@@ -668,6 +671,32 @@ impl Heap {
                 self.region(previous as usize - 1).next.store(next, Relaxed);
             } else {
                 *head = next;
+            }
+        }
+    }
+
+    /// A block of a region that is nobody's has ended.
+    ///
+    /// # Safety
+    /// As [`Heap::guarded`]; the region is nobody's, the slot the caller's.
+    pub unsafe fn push_orphan(&self, span: usize, slot: u32) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let region = self.region(span);
+            let class = region.class.load(Relaxed) as usize;
+            let used = region.push(slot);
+            if used == 0 {
+                if region.listed.load(Relaxed) != 0 {
+                    self.unlink(&mut self.guarded().partial[class], span);
+                }
+                self.disown(span);
+                return;
+            }
+            if region.listed.load(Relaxed) == 0 {
+                self.link(&mut self.guarded().partial[class], span);
+            }
+            if used.is_multiple_of(64) {
+                self.report(region);
             }
         }
     }
@@ -789,7 +818,11 @@ impl Heap {
                         Some(cache) => {
                             cache.write(Cache::new(self, id as u8));
                             self.caches[id].store(cache, Release);
-                            self.threads.fetch_add(1, Relaxed);
+                            if self.threads.fetch_add(1, Relaxed) == 0 {
+                                (*cache).alone.store(1, Relaxed);
+                            } else {
+                                self.end_alone(cache);
+                            }
                             Ok(cache)
                         }
                     }
@@ -798,6 +831,35 @@ impl Heap {
         };
         self.mutex.unlock(&self.platform);
         made
+    }
+
+    /// No thread is alone any more. Waits until the one that was is in no call.
+    ///
+    /// # Safety
+    /// As [`Heap::guarded`].
+    unsafe fn end_alone(&self, but: *const Cache) {
+        for cache in &self.caches {
+            let cache = cache.load(Relaxed);
+            // SAFETY: caches stay what they are while the mutex is held.
+            let Some(other) = (unsafe { cache.as_ref() }) else {
+                continue;
+            };
+            if core::ptr::eq(other, but) || other.alone.load(Relaxed) == 0 {
+                continue;
+            }
+            other.paused.store(1, Relaxed);
+            (self.platform.barrier)();
+            let mut spins = 0u32;
+            while other.op.load(Acquire) != 0 {
+                spins += 1;
+                if spins.is_multiple_of(128) {
+                    (self.platform.pause)();
+                }
+                core::hint::spin_loop();
+            }
+            other.alone.store(0, Relaxed);
+            other.paused.store(0, Release);
+        }
     }
 
     /// Ends a thread's cache: its regions become nobody's, its locks are counted in the entries.

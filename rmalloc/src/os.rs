@@ -18,6 +18,7 @@ pub(crate) fn platform() -> Platform {
         barrier,
         wait,
         wake,
+        pause: yield_now,
         has_barrier: register_barrier(),
     }
 }

@@ -17,6 +17,8 @@ pub struct Platform {
     pub wait: fn(&core::sync::atomic::AtomicU32, u32),
     /// Wakes one who sleeps on the word.
     pub wake: fn(&core::sync::atomic::AtomicU32),
+    /// Lets other threads run (sched_yield(2)).
+    pub pause: fn(),
     /// [`Platform::barrier`] works: locks are plain stores. Else each lock passes a full barrier of its own.
     pub has_barrier: bool,
 }
@@ -30,6 +32,7 @@ impl Platform {
         barrier: || {},
         wait: |_, _| core::hint::spin_loop(),
         wake: |_| {},
+        pause: || {},
         has_barrier: true,
     };
 }

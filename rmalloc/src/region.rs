@@ -7,7 +7,7 @@
 
 use crate::class::{Class, SLOT_SHIFT};
 use crate::platform::PAGE;
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
 /// The slot is free; below, the next free slot and 1, or 0.
@@ -61,7 +61,7 @@ pub(crate) struct Region {
     pub listed: AtomicU8,
     /// Set by a survey: to be emptied.
     pub source: AtomicU8,
-    /// Slots that other threads gave back: first and 1, or 0. Anybody pushes.
+    /// Slots that other threads gave back: how many (upper half), the first and 1, or 0 (lower half). Anybody pushes.
     pub remote: AtomicU32,
     /// Neighbours in a list: number of the region and 1, or 0.
     pub next: AtomicU32,
@@ -142,22 +142,23 @@ impl Region {
         used
     }
 
-    /// Gives back a slot of a region that is somebody else's.
+    /// Gives back a slot of a region that is somebody else's. True: there was none so far.
     ///
     /// # Safety
     /// The caller owns the slot, which holds no block any more.
-    pub unsafe fn push_remote(&self, slot: u32) {
+    pub unsafe fn push_remote(&self, slot: u32) -> bool {
         // SAFETY: the slot exists.
         let word = unsafe { self.word(slot) };
-        let mut first = self.remote.load(Relaxed);
+        let mut head = self.remote.load(Relaxed);
         loop {
-            word.store(FREE | REMOTE | first, Relaxed);
+            word.store(FREE | REMOTE | (head & 0xffff), Relaxed);
+            let next = (head & !0xffff) + (1 << 16) | (slot + 1);
             match self
                 .remote
-                .compare_exchange_weak(first, slot + 1, Release, Relaxed)
+                .compare_exchange_weak(head, next, SeqCst, Relaxed)
             {
-                Ok(_) => return,
-                Err(now) => first = now,
+                Ok(_) => return head == 0,
+                Err(now) => head = now,
             }
         }
     }
@@ -172,15 +173,13 @@ impl Region {
     }
 
     /// Slots that others gave back and nobody collected.
-    pub fn remote_count(&self) -> u64 {
-        let mut at = self.remote.load(Acquire);
-        let mut count = 0;
-        while at != 0 {
-            count += 1;
-            // SAFETY: slots on a list exist.
-            at = unsafe { self.word(at - 1) }.load(Relaxed) & NEXT;
-        }
-        count
+    pub fn remote_count(&self) -> u32 {
+        self.remote.load(Relaxed) >> 16
+    }
+
+    /// Slots that hold blocks. Exact while nobody is in a call.
+    pub fn held(&self) -> u32 {
+        self.used.load(Relaxed).saturating_sub(self.remote_count())
     }
 
     /// Moves what others gave back to the free list; answers how many slots.
@@ -191,7 +190,7 @@ impl Region {
         if self.remote.load(Relaxed) == 0 {
             return 0;
         }
-        let mut at = self.remote.swap(0, Acquire);
+        let mut at = self.remote.swap(0, Acquire) & 0xffff;
         let mut count = 0;
         while at != 0 {
             let slot = at - 1;

@@ -55,7 +55,7 @@ impl Heap {
                 if guarded.spans.is_taken(span)
                     && (who < owner::CACHES || who == owner::NONE || who == owner::COMPACTOR)
                 {
-                    let used = region.used.load(Relaxed) as u64 - region.remote_count();
+                    let used = region.held() as u64;
                     stats.live_blocks += used;
                     stats.live_bytes += used * region.slot_bytes();
                 }
