@@ -12,7 +12,9 @@
 //! [`Platform::barrier`]: crate::platform::Platform::barrier
 
 use crate::class::CLASSES_MAX;
-use crate::entry::{DISCARDABLE, MOVING, SHARED_MASK, SHARED_ONE, Word};
+use crate::entry::{
+    DISCARDABLE, FIRST_GENERATION, GENERATION, MOVING, SHARED_MASK, SHARED_ONE, Word,
+};
 use crate::handle::RawHandle;
 use crate::heap::Heap;
 use crate::platform::PAGE;
@@ -41,6 +43,15 @@ static NO_REGION: Region = {
     unsafe { core::mem::zeroed() }
 };
 
+/// A thread is in a call as [`Cache::slow`] says.
+struct Slow<'cache>(&'cache Cache);
+
+impl Drop for Slow<'_> {
+    fn drop(&mut self) {
+        self.0.slow.store(self.0.slow.load(Relaxed) - 1, Release);
+    }
+}
+
 /// A thread's part of a heap.
 #[repr(C, align(64))]
 pub(crate) struct Cache {
@@ -57,8 +68,13 @@ pub(crate) struct Cache {
     /// Number among the heap's caches: the owner in words and regions.
     pub id: u8,
     /// Every step that relies on the barrier passes one of its own: the platform has none.
-    fenced: bool,
-    generation_max: u16,
+    pub fenced: bool,
+    /// Entries' words from this on are of the last generation.
+    last_generation: u64,
+    /// What live words of ours have: owner and the bit.
+    live: u64,
+    lookup: *const u8,
+    largest: u32,
     /// Locks in `records`.
     locked: Cell<u32>,
     /// No other thread has a cache of the heap: entries may be freed without an exchange.
@@ -67,6 +83,8 @@ pub(crate) struct Cache {
     pub op: AtomicU32,
     /// Somebody is changing the thread's regions: take the mutex first.
     pub paused: AtomicU32,
+    /// The thread is in this many calls (in each other) that leave the heap half done without the mutex.
+    pub slow: AtomicU32,
     /// Next cache of the thread, or of those that ended.
     pub next: Cell<*mut Cache>,
     /// Handles locked, the last one last; who else reads goes from the last to the first.
@@ -82,7 +100,7 @@ impl Cache {
     /// Empty; of cache number `id`.
     pub fn new(heap: &Heap, id: u8) -> Cache {
         // SAFETY: the caller holds the heap's mutex.
-        let generation_max = unsafe { heap.guarded() }.table.generation_max as u16;
+        let generation_max = unsafe { heap.guarded() }.table.generation_max;
         Cache {
             tag: heap.tag,
             heap,
@@ -94,11 +112,15 @@ impl Cache {
             spare_count: Cell::new(0),
             id,
             fenced: !heap.platform.has_barrier,
-            generation_max,
+            last_generation: generation_max << 48,
+            live: Word::live(0, id, 0).0,
+            lookup: heap.classes.lookup(),
+            largest: heap.classes.largest(),
             locked: Cell::new(0),
             alone: AtomicU32::new(0),
             op: AtomicU32::new(IDLE),
             paused: AtomicU32::new(0),
+            slow: AtomicU32::new(0),
             next: Cell::new(null_mut()),
             records: [const { AtomicU64::new(0) }; RECORDS],
             spares: [const { Cell::new(Spare::new(0, 0)) }; SPARES],
@@ -150,22 +172,46 @@ impl Cache {
     /// The calling thread is the cache's.
     #[inline(always)]
     pub unsafe fn alloc(&self, size: usize) -> Result<RawHandle, Error> {
-        // SAFETY: the caller's promise.
-        match unsafe { self.try_alloc(size) } {
-            Some(handle) => Ok(handle),
+        if !self.fenced
             // SAFETY: the caller's promise.
-            None => unsafe { self.alloc_rare(size) },
+            && let Some(handle) = unsafe { self.try_alloc(size) }
+        {
+            return Ok(handle);
         }
+        // SAFETY: the caller's promise.
+        unsafe { self.alloc_rare(size) }
     }
 
     /// [`Cache::alloc`] where nothing rare is needed. Cost: about 45 instructions.
     ///
     /// # Safety
-    /// As [`Cache::alloc`].
+    /// As [`Cache::alloc`], and the cache is not `fenced`.
     #[inline(always)]
     pub unsafe fn try_alloc(&self, size: usize) -> Option<RawHandle> {
-        // SAFETY: the caller's promise.
-        unsafe { self.try_alloc_class(self.heap().classes.index_of(size)?) }
+        let below = size.wrapping_sub(1);
+        if below >= self.largest as usize {
+            return None;
+        }
+        let count = self.spare_count.get() as usize;
+        self.op.store(BUSY, Relaxed);
+        compiler_fence(SeqCst);
+        if count != 0 && self.paused.load(Relaxed) == 0 {
+            // SAFETY: `count` is at most SPARES; the lookup has a place for each size up to the largest, of a class;
+            // `current` is a region of ours, which nobody takes while `op` says that we are busy.
+            unsafe {
+                let spare = self.spares.get_unchecked(count - 1).get();
+                let class = *self.lookup.add(below / 16);
+                let region = &*self.current.get_unchecked(class as usize).get();
+                if let Some(slot) = region.pop(spare.index()) {
+                    self.spare_count.set(count as u32 - 1);
+                    let handle = self.enter(spare, region.offset(slot));
+                    self.end();
+                    return Some(handle);
+                }
+            }
+        }
+        self.end();
+        None
     }
 
     /// [`Cache::alloc`] where [`Cache::try_alloc`] failed.
@@ -205,33 +251,13 @@ impl Cache {
         }
     }
 
-    #[inline(always)]
-    unsafe fn try_alloc_class(&self, class: u8) -> Option<RawHandle> {
-        self.begin();
-        let count = self.spare_count.get() as usize;
-        if self.paused.load(Relaxed) == 0 && count != 0 {
-            let spare = self.spares[(count - 1) % SPARES].get();
-            // SAFETY: `current` is a region of ours, which nobody takes while `op` says that we are busy.
-            let region = unsafe { &*self.current.get_unchecked(class as usize).get() };
-            // SAFETY: as above.
-            if let Some(slot) = unsafe { region.pop(spare.index()) } {
-                self.spare_count.set(count as u32 - 1);
-                let handle = self.enter(spare, region.offset(slot));
-                self.end();
-                return Some(handle);
-            }
-        }
-        self.end();
-        None
-    }
-
     /// Writes the word of an entry that is ours and in no use.
     #[inline(always)]
     fn enter(&self, spare: Spare, offset: u64) -> RawHandle {
         // SAFETY: spare entries exist.
         let entry = unsafe { &*self.table_end.sub(spare.index() as usize + 1) };
-        entry.store(Word::live(offset, self.id, spare.generation()).0, Release);
-        RawHandle::new(self.tag, spare.index(), spare.generation())
+        entry.store(offset | self.live | spare.0 & GENERATION, Release);
+        RawHandle::of(self.tag, spare.0)
     }
 
     unsafe fn alloc_slow(&self, class: u8) -> Result<RawHandle, Error> {
@@ -318,7 +344,8 @@ impl Cache {
         }
         let heap = self.heap();
         // Others may have ended; who comes next says so under the mutex.
-        self.alone.store((heap.threads.load(Relaxed) == 1) as u32, Relaxed);
+        self.alone
+            .store((heap.threads.load(Relaxed) == 1) as u32, Relaxed);
         let mut spares = [Spare::new(0, 0); SPARES_TAKEN];
         // SAFETY: the caller holds the mutex.
         unsafe {
@@ -377,16 +404,14 @@ impl Cache {
     /// Keeps an entry that became free; `generation` is that of its next block.
     unsafe fn keep_spare(&self, index: u32, generation: u64) {
         let heap = self.heap();
-        let retired = generation > self.generation_max as u64;
+        let retired = generation << 48 > self.last_generation || generation > 0xffff;
         if self.spare_count.get() as usize == SPARES || retired {
             heap.mutex.lock(&heap.platform);
             // SAFETY: the mutex is held; the entry has no block.
             unsafe {
                 let guarded = heap.guarded();
                 if retired {
-                    guarded
-                        .table
-                        .give(&[Spare::new(index, generation)], &heap.platform);
+                    guarded.table.retire(index);
                 } else {
                     self.give_spares(SPARES as u32 / 2, &mut guarded.table);
                 }
@@ -520,18 +545,17 @@ impl Cache {
     pub unsafe fn free(&self, handle: RawHandle) -> Result<(), Error> {
         // SAFETY: the caller's promise.
         unsafe {
-            if self.try_free(handle) {
-                Ok(())
-            } else {
-                self.free_slow(handle)
+            if !self.fenced && self.try_free(handle) {
+                return Ok(());
             }
+            self.free_slow(handle)
         }
     }
 
     /// [`Cache::free`] where nothing rare is needed. Cost: about 55 instructions.
     ///
     /// # Safety
-    /// As [`Cache::free`].
+    /// As [`Cache::free`], and the cache is not `fenced`.
     #[inline(always)]
     pub unsafe fn try_free(&self, handle: RawHandle) -> bool {
         let index = handle.index();
@@ -539,16 +563,15 @@ impl Cache {
         if index >= self.entries.get() || self.locked.get() != 0 || count >= SPARES {
             return false;
         }
-        self.begin();
+        self.op.store(BUSY, Relaxed);
+        compiler_fence(SeqCst);
         // SAFETY: the entry exists.
         let entry = unsafe { &*self.table_end.sub(index as usize + 1) };
-        let generation = handle.generation();
         let word = Word(entry.load(Relaxed));
         let offset = word.offset();
         if self.paused.load(Relaxed) == 0
-            && word.keyed() == Word::key(self.id, generation)
-            && word.shared() == 0
-            && generation < self.generation_max as u64
+            && word.is_ours_unshared(self.live, handle.bits())
+            && word.0 < self.last_generation
         {
             // SAFETY: a live block lies in a region; behind its first span, that one is named.
             let region = unsafe {
@@ -559,18 +582,19 @@ impl Cache {
                     region
                 }
             };
-            let free = Word::free(generation + 1, 0).0;
+            let spare = Spare((word.0 & GENERATION) + FIRST_GENERATION | index as u64);
             let mine = region.owner.load(Relaxed) == self.id
                 && if self.alone.load(Relaxed) != 0 {
-                    entry.store(free, Release);
+                    entry.store(spare.0, Release);
                     true
                 } else {
                     entry
-                        .compare_exchange(word.0, free, AcqRel, Relaxed)
+                        .compare_exchange(word.0, spare.0, AcqRel, Relaxed)
                         .is_ok()
                 };
             if mine {
-                self.spares[count].set(Spare::new(index, generation + 1));
+                // SAFETY: `count` is below SPARES.
+                unsafe { self.spares.get_unchecked(count) }.set(spare);
                 self.spare_count.set(count as u32 + 1);
                 // SAFETY: the region is ours, and so is the slot of the block that ended.
                 let used = unsafe { region.push(region.slot(offset)) };
@@ -598,6 +622,7 @@ impl Cache {
     #[inline(never)]
     pub unsafe fn free_slow(&self, handle: RawHandle) -> Result<(), Error> {
         let heap = self.heap();
+        let _slow = self.slow();
         let word = loop {
             let (entry, word) = heap.resolve(handle)?;
             if word.shared() != 0 || self.is_recorded(handle, word) {
@@ -625,6 +650,26 @@ impl Cache {
             self.keep_spare(handle.index(), handle.generation() + 1);
         }
         Ok(())
+    }
+
+    /// From here on the heap may be half done without the mutex held: a fork waits until the thread is through, and
+    /// the thread here for the end of a fork.
+    fn slow(&self) -> Slow<'_> {
+        let heap = self.heap();
+        let depth = self.slow.load(Relaxed);
+        loop {
+            self.slow.store(depth + 1, Relaxed);
+            self.light_barrier();
+            if depth > 0 || heap.forking.load(Acquire) == 0 {
+                return Slow(self);
+            }
+            self.slow.store(0, Release);
+            while heap.forking.load(Acquire) != 0 {
+                (heap.platform.wait)(&heap.forking, 1);
+            }
+            // Only one is woken: on to the next.
+            (heap.platform.wake)(&heap.forking);
+        }
     }
 
     /// Is the block locked, by anybody?
@@ -658,9 +703,10 @@ impl Cache {
             let region = heap.region(span);
             loop {
                 self.begin();
+                // In this order: not paused means that the owner read next is no older than who paused us last.
+                let paused = self.paused.load(Acquire);
                 let who = region.owner();
-                let mine = who == self.id;
-                if mine && self.paused.load(Relaxed) == 0 {
+                if who == self.id && paused == 0 {
                     let used = region.push(region.slot(offset));
                     let heard = used == region.trigger.load(Relaxed);
                     self.end();
@@ -753,18 +799,20 @@ impl Cache {
     /// The calling thread is the cache's, and the handle has the heap's tag.
     #[inline(always)]
     pub unsafe fn lock(&self, handle: RawHandle) -> Result<*mut u8, Error> {
-        // SAFETY: the caller's promise.
-        match unsafe { self.try_lock(handle) } {
-            Some(place) => Ok(place.as_ptr()),
+        if !self.fenced
             // SAFETY: the caller's promise.
-            None => unsafe { self.lock_slow(handle, false) },
+            && let Some(place) = unsafe { self.try_lock(handle) }
+        {
+            return Ok(place.as_ptr());
         }
+        // SAFETY: the caller's promise.
+        unsafe { self.lock_slow(handle, false) }
     }
 
     /// [`Cache::lock`] where nothing rare is needed. Cost: about 25 instructions.
     ///
     /// # Safety
-    /// As [`Cache::lock`].
+    /// As [`Cache::lock`], and the cache is not `fenced`.
     #[inline(always)]
     pub unsafe fn try_lock(&self, handle: RawHandle) -> Option<NonNull<u8>> {
         let index = handle.index();
@@ -773,10 +821,10 @@ impl Cache {
             return None;
         }
         self.records[locked].store(handle.bits(), Relaxed);
-        self.light_barrier();
+        compiler_fence(SeqCst);
         // SAFETY: the entry exists.
         let word = Word(unsafe { &*self.table_end.sub(index as usize + 1) }.load(Acquire));
-        if word.keyed() == Word::key(self.id, handle.generation()) {
+        if word.is_ours(self.live, handle.bits()) {
             self.locked.set(locked as u32 + 1);
             // SAFETY: the block lies in the heap, not at address 0.
             return Some(unsafe { NonNull::new_unchecked(self.base.add(word.offset() as usize)) });
@@ -823,7 +871,7 @@ impl Cache {
                     self.records[locked].store(handle.bits(), Relaxed);
                     self.light_barrier();
                     let now = Word(entry.load(Acquire));
-                    if now.keyed() == Word::key(self.id, handle.generation()) {
+                    if now.is_ours(self.live, handle.bits()) {
                         self.locked.set(locked as u32 + 1);
                         // SAFETY: the block lies in the heap.
                         return Ok(unsafe { self.base.add(now.offset() as usize) });
@@ -893,6 +941,7 @@ impl Cache {
     #[cold]
     #[inline(never)]
     pub fn unlock_slow(&self, handle: RawHandle) -> Result<(), Error> {
+        let _slow = self.slow();
         let locked = self.locked.get() as usize;
         if let Some(at) = self.records[..locked]
             .iter()
@@ -971,6 +1020,7 @@ impl Cache {
     /// The calling thread is the cache's.
     pub unsafe fn resize(&self, handle: RawHandle, size: usize) -> Result<(), Error> {
         let heap = self.heap();
+        let _slow = self.slow();
         if size == 0 || size > heap.bytes {
             heap.resolve(handle)?;
             return Err(Error::Size);
@@ -980,6 +1030,10 @@ impl Cache {
         }
         if self.fits(handle, size)? {
             return Ok(());
+        }
+        if self.alone.load(Relaxed) != 0 {
+            // SAFETY: the caller's promise.
+            return unsafe { self.resize_alone(handle, size) };
         }
         let (entry, mine) = self.claim(handle)?;
         // SAFETY: the block is ours alone while nobody takes the claim away; what else is touched is ours.
@@ -1020,6 +1074,54 @@ impl Cache {
             other_entry.store(Word::free(spare, 0).0, Release);
             self.keep_spare(other.index(), other_word.generation() + 1);
             self.give_slot(mine.offset());
+            Ok(())
+        }
+    }
+
+    /// [`Cache::resize`] while no other thread has a cache: nobody else can want the block, so nothing is exchanged.
+    unsafe fn resize_alone(&self, handle: RawHandle, size: usize) -> Result<(), Error> {
+        let heap = self.heap();
+        // SAFETY: the caller's promise; a thread that comes now waits until `op` is idle.
+        unsafe {
+            // May compact, and may ask the program for memory, which may do anything to this block.
+            let other = self.alloc(size)?;
+            self.begin();
+            let found = heap.resolve(handle);
+            let taken = heap.resolve(other);
+            let (Ok((entry, word)), Ok((other_entry, other_word))) = (found, taken) else {
+                self.end();
+                let _ = self.free_slow(other);
+                return Err(Error::Handle);
+            };
+            let locked = word.shared() != 0 || self.is_recorded(handle, word);
+            if locked
+                || word.is_discarded()
+                || self.alone.load(Relaxed) == 0
+                || self.paused.load(Relaxed) != 0
+            {
+                self.end();
+                let _ = self.free_slow(other);
+                // Somebody came meanwhile: once more, the other way.
+                return if locked {
+                    Err(Error::Locked)
+                } else {
+                    self.resize(handle, size)
+                };
+            }
+            let (from, to) = (word.offset(), other_word.offset());
+            let bytes = heap.usable_bytes(from).min(size);
+            core::ptr::copy_nonoverlapping(
+                self.base.add(from as usize),
+                self.base.add(to as usize),
+                bytes,
+            );
+            heap.rename(to, handle.index());
+            entry.store(word.moved_to(to).0, Release);
+            let spare = (other_word.generation() + 1).min(0xffff);
+            other_entry.store(Word::free(spare, 0).0, Release);
+            self.end();
+            self.keep_spare(other.index(), other_word.generation() + 1);
+            self.give_slot(from);
             Ok(())
         }
     }
@@ -1084,6 +1186,7 @@ impl Cache {
     /// # Errors
     /// [`Error::Handle`]; [`Error::Locked`]; [`Error::Discarded`] if they were dropped already.
     pub fn set_discardable(&self, handle: RawHandle, discardable: bool) -> Result<(), Error> {
+        let _slow = self.slow();
         // Claimed, so that no lock is in a record from here on: those would not be seen when contents are dropped.
         let (entry, mine) = self.claim(handle)?;
         let plain = (mine.0 & !MOVING & !DISCARDABLE) - SHARED_ONE;

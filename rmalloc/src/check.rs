@@ -139,7 +139,7 @@ unsafe fn all(heap: &Heap) -> Result<(), Violation> {
             7,
             "free resident spans are counted",
             0,
-            guarded.dirty_bytes,
+            heap.dirty_bytes.load(Relaxed),
             dirty,
         )?;
         is(

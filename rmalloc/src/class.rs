@@ -393,6 +393,12 @@ impl Classes {
         &self.classes[index as usize]
     }
 
+    /// The lookup: place of the class of size `s` is at `(s - 1) / 16`, for sizes up to the largest.
+    #[inline]
+    pub(crate) const fn lookup(&self) -> *const u8 {
+        self.lookup.as_ptr()
+    }
+
     /// Number of classes, at least 1.
     #[inline]
     #[allow(clippy::len_without_is_empty, reason = "never empty")]

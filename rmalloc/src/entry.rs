@@ -32,6 +32,10 @@ pub(crate) const MOVING: u64 = 1 << 46;
 /// The contents may be dropped.
 pub(crate) const DISCARDABLE: u64 = 1 << 47;
 const GENERATION_SHIFT: u32 = 48;
+/// The generation, in place.
+pub(crate) const GENERATION: u64 = 0xffff << GENERATION_SHIFT;
+/// Its lowest bit.
+pub(crate) const FIRST_GENERATION: u64 = 1 << GENERATION_SHIFT;
 /// The owner of a block that has none.
 pub(crate) const NO_OWNER: u8 = 255;
 /// Offsets are below this: 128 GiB.
@@ -51,16 +55,19 @@ impl Word {
         Word(generation << GENERATION_SHIFT | link as u64)
     }
 
-    /// Owner, flags and generation of a live block that may be locked or freed on the fast path.
+    /// A live block with that handle's generation whose owner is `live`'s, which nobody moves and which is not
+    /// discardable. `live` is a [`Word::live`] with nothing but an owner.
     #[inline(always)]
-    pub fn key(owner: u8, generation: u64) -> u64 {
-        (owner as u64) | (LIVE >> OWNER_SHIFT) | generation << (GENERATION_SHIFT - OWNER_SHIFT)
+    pub fn is_ours(self, live: u64, handle: u64) -> bool {
+        (self.0 ^ ((handle & GENERATION) + live)) >> OWNER_SHIFT == 0
     }
 
-    /// What [`Word::key`] is compared with.
+    /// As [`Word::is_ours`], and without counted locks.
     #[inline(always)]
-    pub fn keyed(self) -> u64 {
-        self.0 >> OWNER_SHIFT
+    pub fn is_ours_unshared(self, live: u64, handle: u64) -> bool {
+        let differs = self.0 ^ ((handle & GENERATION) + live);
+        // Owner, flags, generation and, behind them, counted locks: 31 bits.
+        differs.rotate_left(64 - OWNER_SHIFT) as u32 & 0x7fff_ffff == 0
     }
 
     /// Where the block is, bytes from the heap's base.
@@ -142,8 +149,16 @@ mod tests {
             (OFFSET_LIMIT - 16, 254, 0xffff, 15)
         );
         assert_eq!(all.moved_to(32).offset(), 32);
-        assert_eq!(word.keyed(), Word::key(254, 0xffff));
-        assert_ne!(all.keyed(), Word::key(254, 0xffff));
+        let (live, handle) = (Word::live(0, 254, 0).0, 0xffff_1234_5678_9abc);
+        assert!(word.is_ours(live, handle) && word.is_ours_unshared(live, handle));
+        assert!(
+            !word.is_ours(live, handle ^ 1 << 48) && !word.is_ours(Word::live(0, 253, 0).0, handle)
+        );
+        assert!(!all.is_ours(live, handle));
+        for shared in 1..16 {
+            let locked = Word(word.0 + shared);
+            assert!(locked.is_ours(live, handle) && !locked.is_ours_unshared(live, handle));
+        }
     }
 
     #[test]

@@ -292,3 +292,14 @@ pub unsafe extern "C" fn rmstats(stats: *mut crate::Stats) -> status_t {
         Err(error) => error as status_t,
     }
 }
+
+/// The first invariant of the default heap that does not hold; for tests.
+///
+/// # Errors
+/// That one. There is no heap yet: none.
+#[cfg(any(test, feature = "check"))]
+#[doc(hidden)]
+pub fn check_default() -> Result<(), crate::check::Violation> {
+    // SAFETY: tests call it while no other thread is in a call.
+    thread::heap_of(thread::DEFAULT_TAG).map_or(Ok(()), |heap| unsafe { crate::check::check(heap) })
+}

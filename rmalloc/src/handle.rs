@@ -4,8 +4,8 @@
 //! | bits | what |
 //! |---|---|
 //! | 0..32 | number of the entry in the heap's table |
-//! | 32..48 | generation of the entry when the block was born |
-//! | 48..64 | tag of the heap: its place among the live heaps, and how often that place was used; never 0 |
+//! | 32..48 | tag of the heap: its place among the live heaps, and how often that place was used; never 0 |
+//! | 48..64 | generation of the entry when the block was born, where an entry's word has it too |
 
 use core::num::NonZeroU64;
 
@@ -18,9 +18,17 @@ impl RawHandle {
     /// Of an entry and its generation; `tag` is not 0.
     #[inline(always)]
     pub(crate) fn new(tag: u64, index: u32, generation: u64) -> RawHandle {
-        debug_assert!(tag >> 48 != 0 && tag << 16 == 0 && generation >> 16 == 0);
+        debug_assert!(tag & TAG_MASK == tag && tag != 0 && generation >> 16 == 0);
         // SAFETY: the tag is not 0.
-        RawHandle(unsafe { NonZeroU64::new_unchecked(tag | generation << 32 | index as u64) })
+        RawHandle(unsafe { NonZeroU64::new_unchecked(tag | generation << 48 | index as u64) })
+    }
+
+    /// Of a spare entry, in whose word number and generation are where a handle has them.
+    #[inline(always)]
+    pub(crate) fn of(tag: u64, spare: u64) -> RawHandle {
+        debug_assert!(tag & TAG_MASK == tag && tag != 0 && spare & TAG_MASK == 0);
+        // SAFETY: the tag is not 0.
+        RawHandle(unsafe { NonZeroU64::new_unchecked(tag | spare) })
     }
 
     /// The value that C holds; `None` if it is 0.
@@ -44,10 +52,10 @@ impl RawHandle {
     /// Generation, 16 bits.
     #[inline(always)]
     pub(crate) fn generation(self) -> u64 {
-        self.bits() >> 32 & 0xffff
+        self.bits() >> 48
     }
 
-    /// Tag of the heap, in place (the upper 16 bits).
+    /// Tag of the heap, in place (bits 32 to 48).
     #[inline(always)]
     pub(crate) fn tag(self) -> u64 {
         self.bits() & TAG_MASK
@@ -55,14 +63,16 @@ impl RawHandle {
 }
 
 /// Where the tag is.
-pub(crate) const TAG_MASK: u64 = 0xffff << 48;
+pub(crate) const TAG_MASK: u64 = 0xffff << TAG_SHIFT;
+/// And its lowest bit.
+pub(crate) const TAG_SHIFT: u32 = 32;
 
 impl core::fmt::Debug for RawHandle {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(
             f,
             "heap {:#x} entry {} generation {}",
-            self.tag() >> 48,
+            self.tag() >> TAG_SHIFT,
             self.index(),
             self.generation()
         )

@@ -52,7 +52,7 @@ pub(crate) struct Policy {
     pub floor_bytes: u64,
     /// Longest step.
     pub budget_ns: u64,
-    /// Share of the time since the heap was made that all steps may take.
+    /// Share of the time that steps may take, with what they cost the program later ([`crate::compact::PAGE_NS`]).
     pub cpu_share: u32,
     /// Share of the memory in use that may stay resident without blocks.
     pub slack: u32,
@@ -75,8 +75,6 @@ pub(crate) struct Guarded {
     pub table: Table,
     /// Regions that are nobody's and have free slots, by class: first and 1, or 0.
     pub partial: [u32; crate::class::CLASSES_MAX],
-    /// Bytes of spans that are free and resident.
-    pub dirty_bytes: u64,
     /// Spans that can be used without a commit.
     pub ready: usize,
     /// Spans of the table.
@@ -111,8 +109,12 @@ pub(crate) struct Heap {
     pub policy: Cell<Policy>,
     /// Bytes of regions, large blocks and dirty spans that are resident, by our own books; changed under the mutex.
     pub resident_bytes: AtomicU64,
+    /// Bytes of spans that are free and resident; changed under the mutex.
+    pub dirty_bytes: AtomicU64,
     /// Free bytes in pages in use, as far as regions have told.
     pub thin_bytes: AtomicI64,
+    /// 1: the process is about to fork. Threads wait before they begin a call as `Cache::slow` counts them.
+    pub forking: AtomicU32,
     /// Held while somebody compacts; guards the compactor.
     pub compacting: Mutex,
     pub compactor: UnsafeCell<Compactor>,
@@ -220,7 +222,6 @@ impl Heap {
                     spans: bitmap,
                     table,
                     partial: [0; crate::class::CLASSES_MAX],
-                    dirty_bytes: 0,
                     ready: tables,
                     table_spans: 0,
                     large_blocks: 0,
@@ -232,7 +233,9 @@ impl Heap {
                 threads: AtomicU32::new(0),
                 policy: Cell::new(plan.policy),
                 resident_bytes: AtomicU64::new(0),
+                dirty_bytes: AtomicU64::new(0),
                 thin_bytes: AtomicI64::new(0),
+                forking: AtomicU32::new(0),
                 compacting: Mutex::new(),
                 compactor: UnsafeCell::new(Compactor::new((platform.clock_ns)())),
                 moved: Cell::new(None),
@@ -268,6 +271,12 @@ impl Heap {
     pub fn add_resident(&self, bytes: u64) {
         self.resident_bytes
             .store(self.resident_bytes.load(Relaxed) + bytes, Relaxed);
+    }
+
+    fn sub_dirty(&self, bytes: u64) {
+        self.dirty_bytes
+            .store(self.dirty_bytes.load(Relaxed) - bytes, Relaxed);
+        self.sub_resident(bytes);
     }
 
     pub fn sub_resident(&self, bytes: u64) {
@@ -390,8 +399,7 @@ impl Heap {
                     // Was resident all the time.
                     region.source.store(0, Relaxed);
                     let bytes = region.reported.load(Relaxed) as u64 * 64;
-                    guarded.dirty_bytes -= bytes;
-                    self.sub_resident(bytes);
+                    self.sub_dirty(bytes);
                 }
                 region.owner.store(owner::META, Release);
             }
@@ -399,8 +407,7 @@ impl Heap {
         }
     }
 
-    /// Gives spans back, of which `resident` bytes are resident. Their memory goes back too, if there is more
-    /// of that kind already than the policy allows.
+    /// Gives spans back, of which `resident` bytes are resident. Their memory goes back by compaction.
     ///
     /// # Safety
     /// As [`Heap::guarded`]; nothing in the spans is in use.
@@ -408,63 +415,55 @@ impl Heap {
         // SAFETY: the caller holds the mutex; the spans are ready.
         unsafe {
             let guarded = self.guarded();
-            let slack = (self.resident_bytes.load(Relaxed) as u128
-                * self.policy.get().slack as u128
-                / 1_000_000) as u64;
-            let keep = guarded.dirty_bytes + resident <= slack.max(self.policy.get().floor_bytes);
             let each = (resident / count as u64).div_ceil(64) * 64;
             for span in first..first + count {
                 let region = self.region(span);
                 region.owner.store(owner::META, Release);
                 region.listed.store(0, Relaxed);
-                region.source.store(keep as u8, Relaxed);
+                region.source.store(1, Relaxed);
                 region.reported.store((each / 64) as u32, Relaxed);
             }
-            if keep {
-                guarded.dirty_bytes += each * count as u64;
-                self.add_resident(each * count as u64);
-            } else {
-                (self.platform.release)(
-                    self.base.add(first << self.span_shift),
-                    count << self.span_shift,
-                );
-            }
+            self.dirty_bytes.store(
+                self.dirty_bytes.load(Relaxed) + each * count as u64,
+                Relaxed,
+            );
+            self.add_resident(each * count as u64);
             guarded.spans.give(first, count);
         }
     }
 
-    /// Gives back the memory of free spans until `keep` bytes of such are left, from span `from` on; answers the
-    /// span to go on with, or `None` if there is nothing left to do.
+    /// Gives back the memory of free spans, a run of up to `spans` of them from span `from` on, if more than `keep` bytes
+    /// of such are left; answers the span to go on with, or `None` if there is nothing left to do.
     ///
     /// # Safety
     /// As [`Heap::guarded`].
-    pub unsafe fn release_dirty(&self, from: usize, keep: u64, mut spans: usize) -> Option<usize> {
+    pub unsafe fn release_dirty(&self, from: usize, keep: u64, spans: usize) -> Option<usize> {
         // SAFETY: the caller holds the mutex; spans below `ready` have descriptors.
         unsafe {
             let guarded = self.guarded();
-            let mut span = from.max(self.first_span);
-            while span < guarded.ready {
-                if guarded.dirty_bytes <= keep {
-                    return None;
-                }
-                let region = self.region(span);
-                if !guarded.spans.is_taken(span) && region.source.load(Relaxed) != 0 {
-                    if spans == 0 {
-                        return Some(span);
-                    }
-                    spans -= 1;
-                    region.source.store(0, Relaxed);
-                    let bytes = region.reported.load(Relaxed) as u64 * 64;
-                    guarded.dirty_bytes -= bytes;
-                    self.sub_resident(bytes);
-                    (self.platform.release)(
-                        self.base.add(span << self.span_shift),
-                        self.span_bytes(),
-                    );
-                }
-                span += 1;
+            let is_dirty = |span: usize| {
+                !guarded.spans.is_taken(span) && self.region(span).source.load(Relaxed) != 0
+            };
+            if self.dirty_bytes.load(Relaxed) <= keep {
+                return None;
             }
-            None
+            let first = (from.max(self.first_span)..guarded.ready).find(|span| is_dirty(*span))?;
+            let mut end = first;
+            while end < guarded.ready
+                && end - first < spans
+                && is_dirty(end)
+                && self.dirty_bytes.load(Relaxed) > keep
+            {
+                let region = self.region(end);
+                region.source.store(0, Relaxed);
+                self.sub_dirty(region.reported.load(Relaxed) as u64 * 64);
+                end += 1;
+            }
+            (self.platform.release)(
+                self.base.add(first << self.span_shift),
+                (end - first) << self.span_shift,
+            );
+            Some(end)
         }
     }
 
@@ -509,8 +508,7 @@ impl Heap {
                     if region.source.load(Relaxed) != 0 {
                         region.source.store(0, Relaxed);
                         let bytes = region.reported.load(Relaxed) as u64 * 64;
-                        guarded.dirty_bytes -= bytes;
-                        self.sub_resident(bytes);
+                        self.sub_dirty(bytes);
                     }
                     region.owner.store(owner::META, Relaxed);
                 }

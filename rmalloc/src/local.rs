@@ -63,8 +63,15 @@ impl<'memory> LocalHeap<'memory> {
             platform.clock_ns = clock_ns;
         }
         // SAFETY: the memory is ours as long as this heap lives.
-        let heap =
-            unsafe { Heap::create(memory.as_mut_ptr().cast(), bytes, &plan, 1 << 48, platform)? };
+        let heap = unsafe {
+            Heap::create(
+                memory.as_mut_ptr().cast(),
+                bytes,
+                &plan,
+                1 << crate::handle::TAG_SHIFT,
+                platform,
+            )?
+        };
         // SAFETY: the heap was just made.
         let cache = unsafe { &*heap }.attach()?;
         Ok(LocalHeap {

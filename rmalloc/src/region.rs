@@ -74,6 +74,18 @@ pub(crate) struct Region {
 
 const _: () = assert!(size_of::<Region>() == 64);
 
+/// Asks the processor to fetch a line that will be needed.
+#[inline(always)]
+fn prefetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint: nothing is accessed.
+    unsafe {
+        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(at.cast())
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 impl Region {
     #[inline(always)]
     pub fn owner(&self) -> u8 {
@@ -122,7 +134,15 @@ impl Region {
         let slot = first - 1;
         // SAFETY: slots on the list exist.
         let word = unsafe { self.word(slot) };
-        self.free.store(word.load(Relaxed) & NEXT, Relaxed);
+        let next = word.load(Relaxed) & NEXT;
+        self.free.store(next, Relaxed);
+        // The next call reads it: asked for now, it is there by then.
+        prefetch(
+            self.reverse
+                .load(Relaxed)
+                .wrapping_add(next as usize)
+                .wrapping_sub(1),
+        );
         self.used.store(self.used.load(Relaxed) + 1, Relaxed);
         word.store(index, Relaxed);
         Some(slot)

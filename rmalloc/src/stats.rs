@@ -64,7 +64,7 @@ impl Heap {
             stats.live_bytes += guarded.large_bytes;
             stats.large_blocks = guarded.large_blocks;
             stats.table_bytes = guarded.table.resident_bytes();
-            stats.dirty_bytes = guarded.dirty_bytes;
+            stats.dirty_bytes = self.dirty_bytes.load(Relaxed);
             let books =
                 (guarded.ready * (64 + self.span_bytes() / 256)).next_multiple_of(PAGE) as u64;
             stats.resident_bytes = self.resident_bytes.load(Relaxed) + stats.table_bytes + books;

@@ -18,14 +18,15 @@ pub(crate) const PAGE_ENTRIES: usize = PAGE / 8;
 /// Wholly free pages that keep their memory.
 const FREE_PAGES_KEPT: usize = 4;
 
-/// An entry that no block has, with the generation of its next one.
+/// An entry that no block has, with the generation of its next one: number in bits 0 to 32, generation in 48 to 64.
+/// So it is the entry's own word as well, while threads keep it: not live, its link of no meaning.
 #[derive(Clone, Copy)]
-pub(crate) struct Spare(u64);
+pub(crate) struct Spare(pub u64);
 
 impl Spare {
     #[inline(always)]
     pub const fn new(index: u32, generation: u64) -> Spare {
-        Spare(generation << 32 | index as u64)
+        Spare(generation << 48 | index as u64)
     }
 
     #[inline(always)]
@@ -35,7 +36,7 @@ impl Spare {
 
     #[inline(always)]
     pub fn generation(self) -> u64 {
-        self.0 >> 32
+        self.0 >> 48
     }
 }
 
@@ -258,17 +259,11 @@ impl Table {
     pub unsafe fn give(&mut self, spares: &[Spare], platform: &Platform) {
         for spare in spares {
             let at = spare.index() as usize / PAGE_ENTRIES;
-            let generation_max = self.generation_max;
-            let retire = spare.generation() > generation_max;
             let end = self.end;
             let page = self.page(at);
             // SAFETY: the entry exists.
             let entry = unsafe { &*end.sub(spare.index() as usize + 1) };
-            if retire {
-                entry.store(Word::free(generation_max, 0).0, Relaxed);
-                page.retired += 1;
-                self.retired += 1;
-            } else {
+            {
                 entry.store(Word::free(spare.generation(), page.first as u32).0, Relaxed);
                 page.first = (spare.index() as usize % PAGE_ENTRIES) as u16 + 1;
                 page.free += 1;
@@ -286,6 +281,18 @@ impl Table {
             }
             self.taken -= 1;
         }
+    }
+
+    /// Never gives an entry out again: its generations are used up.
+    ///
+    /// # Safety
+    /// The entry was taken and no block has it.
+    pub unsafe fn retire(&mut self, index: u32) {
+        // SAFETY: the entry exists.
+        unsafe { self.entry(index) }.store(Word::free(self.generation_max, 0).0, Relaxed);
+        self.page(index as usize / PAGE_ENTRIES).retired += 1;
+        self.retired += 1;
+        self.taken -= 1;
     }
 
     /// Gives a page's memory back.

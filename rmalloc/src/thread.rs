@@ -3,7 +3,7 @@
 //! A thread's variable is initial-exec TLS, so reading it is no call; `thread_local!` in a shared library would be one.
 
 use crate::cache::Cache;
-use crate::handle::{RawHandle, TAG_MASK};
+use crate::handle::{RawHandle, TAG_MASK, TAG_SHIFT};
 use crate::heap::Heap;
 use crate::mutex::Mutex;
 use crate::os;
@@ -11,14 +11,14 @@ use crate::platform::Platform;
 use crate::status::Error;
 use core::cell::UnsafeCell;
 use core::ptr::null_mut;
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
 use std::sync::OnceLock;
 
 /// Heaps that can live at a time.
 pub(crate) const HEAPS: usize = 250;
 /// Tag of the default heap: place 0, first use.
-pub(crate) const DEFAULT_TAG: u64 = 1 << 48;
+pub(crate) const DEFAULT_TAG: u64 = 1 << TAG_SHIFT;
 
 /// Of each thread.
 #[repr(C)]
@@ -116,7 +116,7 @@ fn platform() -> &'static Platform {
 }
 
 fn place_of(tag: u64) -> usize {
-    ((tag >> 48 & 0xff) as usize).wrapping_sub(1)
+    ((tag >> TAG_SHIFT & 0xff) as usize).wrapping_sub(1)
 }
 
 /// The live heap with a tag.
@@ -145,7 +145,7 @@ pub(crate) fn register(
         Some(at) => {
             let place = &REGISTRY.places[at];
             let uses = place.uses.load(Relaxed) as u64 & 0xff;
-            make((uses << 8 | (at as u64 + 1)) << 48).map(|heap| {
+            make((uses << 8 | (at as u64 + 1)) << TAG_SHIFT).map(|heap| {
                 place.heap.store(heap, Release);
                 // SAFETY: just made.
                 unsafe { &*heap }
@@ -247,10 +247,14 @@ fn switch(current: &'static Current, tag: u64) -> Result<&'static Cache, Error> 
     if cached.0 != tag {
         *cached = (tag, heap.attach()?);
     }
-    current.cache.store(cached.1, Relaxed);
-    current.tag.store(tag, Relaxed);
     // SAFETY: the thread's own cache of a live heap.
-    Ok(unsafe { &*cached.1 })
+    let cache = unsafe { &*cached.1 };
+    // The fast paths pass no barrier of their own; where the platform has none to offer, they are not taken.
+    if !cache.fenced {
+        current.cache.store(cached.1, Relaxed);
+        current.tag.store(tag, Relaxed);
+    }
+    Ok(cache)
 }
 
 /// The thread's page, made if it has none.
@@ -350,6 +354,31 @@ fn live_heaps() -> impl Iterator<Item = &'static Heap> {
 unsafe extern "C" fn before_fork() {
     REGISTRY.mutex.lock(platform());
     for heap in live_heaps() {
+        heap.forking.store(1, SeqCst);
+    }
+    let mine = current().known.load(Relaxed);
+    for (at, place) in REGISTRY.places.iter().enumerate() {
+        // SAFETY: heaps in places live; the page is ours.
+        unsafe {
+            let Some(heap) = place.heap.load(Acquire).as_ref() else {
+                continue;
+            };
+            let own = if mine.is_null() || (*mine).caches[at].0 != heap.tag {
+                null_mut()
+            } else {
+                (*mine).caches[at].1
+            };
+            (heap.platform.barrier)();
+            for cache in &heap.caches {
+                let cache = cache.load(Acquire);
+                // What they need to get through is not held yet.
+                while !cache.is_null() && cache != own && (*cache).slow.load(Acquire) != 0 {
+                    os::yield_now();
+                }
+            }
+        }
+    }
+    for heap in live_heaps() {
         heap.compacting.lock(&heap.platform);
         heap.mutex.lock(&heap.platform);
         for cache in &heap.caches {
@@ -380,6 +409,8 @@ fn go_on() {
         }
         heap.mutex.unlock(&heap.platform);
         heap.compacting.unlock(&heap.platform);
+        heap.forking.store(0, Release);
+        (heap.platform.wake)(&heap.forking);
     }
     REGISTRY.mutex.unlock(platform());
 }
