@@ -5,6 +5,7 @@
 //! | [`file`](mod@file) | opens traces and run directories, merges their threads into one stream of events |
 //! | [`analyzer`] | address tables, facts about blocks, measures, the report |
 //! | `export` | tables of blocks and events as Parquet, CSV, JSON lines (feature `export`) |
+//! | [`replay`] | performs a recorded process' calls on allocators, each in a process of its own |
 //! | [`format`](mod@format) | the words of the stream: `Event`, `Step`, `Entry`, `Kind` |
 //! | [`collector`] | what `rmtrace record` runs |
 //!
@@ -87,3 +88,4 @@ pub use rmtrace_analyzer as analyzer;
 pub use rmtrace_export as export;
 pub use rmtrace_file as file;
 pub use rmtrace_format as format;
+pub use rmtrace_replay as replay;

@@ -17,6 +17,7 @@ pub mod pack;
 mod program;
 mod progress;
 pub mod record;
+pub mod replay;
 mod select;
 pub mod verify;
 
@@ -54,6 +55,10 @@ enum Command {
     Analyze(analyze::Args),
     Export(export::Args),
     Advise(advise::Args),
+    Replay(replay::Args),
+    /// Be one worker of `rmtrace replay`
+    #[command(name = replay::WORKER, hide = true)]
+    ReplayWorker(replay::WorkerArgs),
     /// Print completions for a shell
     #[command(hide = true)]
     Completions {
@@ -80,6 +85,8 @@ pub fn main() -> ExitCode {
         Command::Analyze(args) => analyze::run(args),
         Command::Export(args) => export::run(args),
         Command::Advise(args) => advise::run(args),
+        Command::Replay(args) => replay::run(args),
+        Command::ReplayWorker(args) => replay::run_worker(args),
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,
