@@ -11,7 +11,7 @@ use crate::report::{
     OVERHEAD_BYTES, Replayer, Report, SCHEMA, Series, Settings, Trace,
 };
 use crate::spec::Spec;
-use crate::task::{CompactAt, Lock, Memory, Outcome, Round, Task, Touched, Which};
+use crate::task::{CompactAt, Lock, Memory, Outcome, Pace, Round, Task, Touched, Which};
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,8 @@ pub struct Options {
     pub allocators: Vec<Spec>,
     /// Timed rounds of each; `None`: as many as the length of the program asks for.
     pub rounds: Option<u32>,
+    /// How fast memory rounds go; timed ones always go as fast as they can.
+    pub pace: Pace,
     /// How blocks are touched.
     pub touched: Touched,
     /// When blocks behind handles are locked.
@@ -184,6 +186,7 @@ impl<'a> Workers<'a> {
             locked: self.programs.locked.map(Path::to_owned),
             outcome: self.outcome.clone(),
             round,
+            pace: self.options.pace,
             touched,
             lock: self.options.lock,
         };
@@ -362,7 +365,10 @@ fn report(
         schema: SCHEMA,
         settings: Settings {
             threads: "one",
-            pace: "flat",
+            pace: match options.pace {
+                Pace::Flat => "flat",
+                Pace::Recorded => "recorded",
+            },
             rounds,
             touch: match options.touched {
                 Touched::None => "none",

@@ -56,7 +56,7 @@ pub struct Trace {
 pub struct Settings {
     /// `one`: the merged order, in one thread.
     pub threads: &'static str,
-    /// `flat`: as fast as it goes.
+    /// Of memory rounds. `flat`: as fast as it goes; `recorded`: no faster than the recorded process.
     pub pace: &'static str,
     /// Rounds that were timed.
     pub rounds: u32,

@@ -61,6 +61,17 @@ pub enum CompactAt {
     Peak,
 }
 
+/// How fast a memory round goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pace {
+    /// As fast as it goes.
+    Flat,
+    /// No point of recorded time is reached sooner than the recorded process reached it. What an allocator gives back
+    /// after a time it can give back as it would have done there.
+    Recorded,
+}
+
 /// What a round is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -84,6 +95,8 @@ pub struct Task {
     pub outcome: PathBuf,
     /// What is measured.
     pub round: Round,
+    /// How fast a memory round goes.
+    pub pace: Pace,
     /// How blocks are touched.
     pub touched: Touched,
     /// When blocks are locked.

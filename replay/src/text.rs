@@ -120,8 +120,9 @@ fn head(report: &Report, out: &mut String) {
     let (settings, machine) = (&report.settings, &report.machine);
     let _ = writeln!(
         out,
-        "one thread, flat pace, {} timed rounds, touch {}, lock {}; {}, {} processors, Linux {}, huge pages {}",
+        "one thread, {} timed rounds, memory at {} pace, touch {}, lock {}; {}, {} processors, Linux {}, huge pages {}",
         settings.rounds,
+        settings.pace,
         settings.touch,
         settings.lock,
         machine.processor,
@@ -310,7 +311,11 @@ fn notes(report: &Report, out: &mut String) {
     );
     let _ = writeln!(
         out,
-        "live+D: each block rounded up to 16 bytes, with 12 more. The mean is over recorded time; the pace is flat, so what\n\
-         allocators give back after a time they have kept. `null` never frees: the replayer's own cost."
+        "live+D: each block rounded up to 16 bytes, with 12 more. The mean is over recorded time.{}\n\
+         `null` never frees: the replayer's own cost.",
+        match report.settings.pace {
+            "flat" => " The pace is flat: what\nallocators give back after a time they have kept.",
+            _ => "",
+        }
     );
 }

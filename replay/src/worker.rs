@@ -11,9 +11,12 @@ use crate::run::{Run, Stopped};
 use crate::slot::Fault;
 use crate::subject::Subject;
 use crate::system::{Resident, Source, Usage, resident};
-use crate::task::{CompactAt, Compaction, Lock, Memory, Outcome, Round, Task, Touched, Which};
+use crate::task::{
+    CompactAt, Compaction, Lock, Memory, Outcome, Pace, Round, Task, Touched, Which,
+};
 use crate::touch::{All, Check, First, Nothing, Touch};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Up to so many live bytes resident memory is read from the page tables: above, that takes too long and the
 /// error of the counters is too small to matter.
@@ -168,7 +171,7 @@ fn round<S: Subject, T: Touch + Told>(
         }
         Round::Memory(compact) => {
             let asked = compact.and_then(|at| Some((at, upkeep?)));
-            sampled(&mut run, program, asked, &mut outcome)?
+            sampled(&mut run, program, asked, &mut outcome, task.pace)?
         }
     };
     outcome.live_bytes = run.live_bytes;
@@ -237,6 +240,7 @@ fn sampled<S: Subject, T: Touch>(
     program: &Program,
     upkeep: Option<(CompactAt, Upkeep)>,
     outcome: &mut Outcome,
+    pace: Pace,
 ) -> Result<Result<(), Stopped>, ReplayError> {
     let facts = program.facts();
     let points = program.points();
@@ -247,7 +251,16 @@ fn sampled<S: Subject, T: Touch>(
     };
     let mut look = Look::new(source)?;
     let mut seen = Seen::default();
-    let done = walk(run, program, &mut look, upkeep, &mut samples, &mut seen);
+    let mut clock = Clock::new(pace, program.facts().start_ns);
+    let done = walk(
+        run,
+        program,
+        &mut look,
+        upkeep,
+        &mut samples,
+        &mut seen,
+        &mut clock,
+    );
     outcome.points_differing = seen.differing;
     outcome.memory = Some(Memory {
         source: source.name().to_string(),
@@ -271,6 +284,39 @@ fn sampled<S: Subject, T: Touch>(
     Ok(done)
 }
 
+/// Keeps a memory round from running ahead of recorded time.
+struct Clock {
+    pace: Pace,
+    /// Recorded time at `begun`.
+    start_ns: u64,
+    begun: Instant,
+}
+
+impl Clock {
+    fn new(pace: Pace, start_ns: u64) -> Clock {
+        Clock {
+            pace,
+            start_ns,
+            begun: Instant::now(),
+        }
+    }
+
+    /// Sleeps until that moment of recorded time; true: it did.
+    fn wait_until(&self, time_ns: u64) -> bool {
+        if self.pace == Pace::Flat {
+            return false;
+        }
+        let due = Duration::from_nanos(time_ns.saturating_sub(self.start_ns));
+        match due.checked_sub(self.begun.elapsed()) {
+            Some(early) => {
+                std::thread::sleep(early);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
 /// What was seen on the way. Holds nothing that is allocated.
 #[derive(Default)]
 struct Seen {
@@ -287,6 +333,7 @@ fn walk<S: Subject, T: Touch>(
     upkeep: Option<(CompactAt, Upkeep)>,
     samples: &mut Region,
     seen: &mut Seen,
+    clock: &mut Clock,
 ) -> Result<(), Stopped> {
     let facts = program.facts();
     run.setup()?;
@@ -294,6 +341,7 @@ fn walk<S: Subject, T: Touch>(
     let mut latest = look.look();
     let mut is_past_peak = false;
     let end = [(None, facts.op_words)];
+    let points_ns = program.points();
     let points = program.points().iter().enumerate();
     let stops = points
         .map(|(number, point)| (Some((number, point.live_bytes)), point.word))
@@ -317,6 +365,9 @@ fn walk<S: Subject, T: Touch>(
             latest = look.look();
         }
         if let Some((number, live_bytes)) = point {
+            if clock.wait_until(points_ns[number].time_ns) {
+                latest = look.look();
+            }
             samples.words_mut()[number] = latest;
             seen.differing += u64::from(run.live_bytes != live_bytes);
         }

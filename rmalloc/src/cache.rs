@@ -1038,6 +1038,10 @@ impl Cache {
         let (entry, mine) = self.claim(handle)?;
         // SAFETY: the block is ours alone while nobody takes the claim away; what else is touched is ours.
         unsafe {
+            if heap.resize_large(mine.offset(), size) {
+                self.unclaim(entry, mine);
+                return Ok(());
+            }
             let before = heap.usable_bytes(mine.offset());
             // Another block, whose place the entry takes over. Locked, so that nobody moves it before it has its
             // new name.
@@ -1083,6 +1087,9 @@ impl Cache {
         let heap = self.heap();
         // SAFETY: the caller's promise; a thread that comes now waits until `op` is idle.
         unsafe {
+            if heap.resize_large(heap.resolve(handle)?.1.offset(), size) {
+                return Ok(());
+            }
             // May compact, and may ask the program for memory, which may do anything to this block.
             let other = self.alloc(size)?;
             self.begin();

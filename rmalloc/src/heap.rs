@@ -392,6 +392,16 @@ impl Heap {
             if !self.make_ready(first + count) {
                 return None;
             }
+            self.claim_spans(first, count);
+            Some(first)
+        }
+    }
+
+    /// Takes spans that are free and ready.
+    unsafe fn claim_spans(&self, first: usize, count: usize) {
+        // SAFETY: the caller holds the mutex; the spans are ready.
+        unsafe {
+            let guarded = self.guarded();
             guarded.spans.take(first, count);
             for span in first..first + count {
                 let region = self.region(span);
@@ -403,7 +413,6 @@ impl Heap {
                 }
                 region.owner.store(owner::META, Release);
             }
-            Some(first)
         }
     }
 
@@ -767,6 +776,81 @@ impl Heap {
             guarded.large_bytes -= bytes;
             self.sub_resident(bytes);
             self.give_spans(first, (bytes as usize).div_ceil(self.span_bytes()), bytes);
+        }
+    }
+
+    /// Gives a large block another size where it is, if the spans behind it are free. False: it can't be done.
+    ///
+    /// # Safety
+    /// The block at `offset` lives and stays what it is meanwhile.
+    pub unsafe fn resize_large(&self, offset: u64, bytes: usize) -> bool {
+        if bytes <= self.classes.largest() as usize {
+            return false;
+        }
+        let first = (offset >> self.span_shift) as usize;
+        self.mutex.lock(&self.platform);
+        // SAFETY: the mutex is held; the spans are the block's, or free.
+        let done = unsafe {
+            let region = self.region(first);
+            if region.owner() == owner::LARGE {
+                let before = region.pages.load(Relaxed) as usize;
+                let pages = bytes.div_ceil(PAGE);
+                let spans = |pages: usize| (pages * PAGE).div_ceil(self.span_bytes());
+                let (had, needs) = (spans(before), spans(pages));
+                let behind = first + had;
+                if pages <= before {
+                    (self.platform.release)(
+                        self.base.add(offset as usize + pages * PAGE),
+                        (before - pages) * PAGE,
+                    );
+                    self.set_large(region, pages);
+                    if needs < had {
+                        self.give_spans(first + needs, had - needs, 0);
+                    }
+                    true
+                } else if needs == had || self.take_spans_at(behind, needs - had) {
+                    for span in behind..first + needs {
+                        let interior = self.region(span);
+                        interior.next.store(first as u32 + 1, Relaxed);
+                        interior.owner.store(owner::INTERIOR, Release);
+                    }
+                    self.set_large(region, pages);
+                    true
+                } else {
+                    false
+                }
+            } else {
+                false
+            }
+        };
+        self.mutex.unlock(&self.platform);
+        done
+    }
+
+    /// Books another size of a large block.
+    unsafe fn set_large(&self, region: &Region, pages: usize) {
+        let before = region.pages.swap(pages as u64, Relaxed) * PAGE as u64;
+        let now = (pages * PAGE) as u64;
+        // SAFETY: the caller holds the mutex.
+        let guarded = unsafe { self.guarded() };
+        guarded.large_bytes = guarded.large_bytes - before + now;
+        self.sub_resident(before);
+        self.add_resident(now);
+    }
+
+    /// Takes these spans, if they are free and there is memory for them.
+    unsafe fn take_spans_at(&self, first: usize, count: usize) -> bool {
+        // SAFETY: the caller holds the mutex.
+        unsafe {
+            let guarded = self.guarded();
+            let free = first + count <= guarded.spans.count
+                && guarded.spans.taken + count <= self.limit_spans.get()
+                && (first..first + count).all(|span| !guarded.spans.is_taken(span));
+            if !free || !self.make_ready(first + count) {
+                return false;
+            }
+            self.claim_spans(first, count);
+            true
         }
     }
 

@@ -10,7 +10,7 @@ use rmtrace::replay::prepare::{Wanted, busiest};
 use rmtrace::replay::replay::{Options, Programs, replay};
 use rmtrace::replay::report::Trace;
 use rmtrace::replay::spec::{self, Spec};
-use rmtrace::replay::task::{CompactAt, Lock, Round, Touched};
+use rmtrace::replay::task::{CompactAt, Lock, Pace, Round, Touched};
 use rmtrace::replay::{ReplayError, cache, text, worker};
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
@@ -46,6 +46,10 @@ pub struct Args {
     /// one in every page
     #[arg(long, value_name = "HOW", value_parser = parse_touch, default_value = "all")]
     touch: Touched,
+    /// How fast memory rounds go: flat (as fast as they can) or recorded (no faster than the recorded process, so that what
+    /// an allocator gives back after a time is given back). Timed rounds are always flat
+    #[arg(long, value_name = "flat|recorded", value_parser = parse_pace, default_value = "flat")]
+    pace: Pace,
     /// Fill blocks with patterns and look at them: finds allocators whose blocks overlap. Times mean little then
     #[arg(long)]
     check: bool,
@@ -169,6 +173,7 @@ fn options(args: &Args) -> anyhow::Result<Options> {
         } else {
             args.touch
         },
+        pace: args.pace,
         lock: args.lock,
         compact_at: args.compact_at,
         worker: vec![this.into(), WORKER.into()],
@@ -233,6 +238,14 @@ fn parse_compact(text: &str) -> Result<CompactAt, String> {
         "end" => Ok(CompactAt::End),
         "peak" => Ok(CompactAt::Peak),
         _ => Err("end or peak".to_string()),
+    }
+}
+
+fn parse_pace(text: &str) -> Result<Pace, String> {
+    match text {
+        "flat" => Ok(Pace::Flat),
+        "recorded" => Ok(Pace::Recorded),
+        _ => Err("flat or recorded".to_string()),
     }
 }
 
