@@ -13,7 +13,8 @@
 
 use crate::class::CLASSES_MAX;
 use crate::entry::{
-    DISCARDABLE, FIRST_GENERATION, GENERATION, MOVING, SHARED_MASK, SHARED_ONE, Word,
+    DISCARDABLE, FIRST_GENERATION, GENERATION, MOVING, SHARED_MASK, SHARED_MAX, SHARED_ONE,
+    SHARED_STUCK, Word,
 };
 use crate::handle::RawHandle;
 use crate::heap::Heap;
@@ -195,7 +196,7 @@ impl Cache {
         let count = self.spare_count.get() as usize;
         self.op.store(BUSY, Relaxed);
         compiler_fence(SeqCst);
-        if count != 0 && self.paused.load(Relaxed) == 0 {
+        if count != 0 && self.paused.load(Acquire) == 0 {
             // SAFETY: `count` is at most SPARES; the lookup has a place for each size up to the largest, of a class;
             // `current` is a region of ours, which nobody takes while `op` says that we are busy.
             unsafe {
@@ -264,9 +265,12 @@ impl Cache {
         let bytes = self.heap().classes.get(class).size as usize;
         // SAFETY: the caller's promise; `with_slot` holds the mutex.
         unsafe {
-            self.until_room(bytes, || {
+            self.until_room(bytes, |anyhow| {
                 self.need_spare()?;
-                let region = self.region_with_slot(class)?;
+                let region = match self.region_with_slot(class) {
+                    Err(Error::Memory) if anyhow => self.region_of_more(class)?,
+                    found => found?,
+                };
                 let spare = self.take_spare();
                 let slot = region
                     .pop(spare.index())
@@ -282,7 +286,7 @@ impl Cache {
         }
         // SAFETY: the caller's promise; the mutex is held inside.
         unsafe {
-            self.until_room(size, || {
+            self.until_room(size, |_| {
                 self.need_spare()?;
                 let spare = self.spares[self.spare_count.get() as usize - 1].get();
                 let offset = self
@@ -301,13 +305,14 @@ impl Cache {
     unsafe fn until_room<T>(
         &self,
         bytes: usize,
-        mut attempt: impl FnMut() -> Result<T, Error>,
+        mut attempt: impl FnMut(bool) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let heap = self.heap();
         let mut tries = 0;
         loop {
             heap.mutex.lock(&heap.platform);
-            let got = attempt();
+            // After all else: whatever does.
+            let got = attempt(tries > 0);
             // SAFETY: the mutex is held.
             let shortage = unsafe { heap.guarded() }.shortage;
             heap.mutex.unlock(&heap.platform);
@@ -322,10 +327,10 @@ impl Cache {
             if error != Error::Memory || tries >= 8 {
                 return Err(error);
             }
-            // SAFETY: the caller's promise.
-            let gained = tries == 0 && unsafe { crate::compact::make_room(self, bytes) };
-            tries += 1;
-            if !gained {
+            if tries == 0 {
+                // SAFETY: the caller's promise.
+                unsafe { crate::compact::make_room(self, bytes) };
+            } else {
                 let Some((callback, argument)) = shortage else {
                     return Err(error);
                 };
@@ -334,6 +339,7 @@ impl Cache {
                     return Err(error);
                 }
             }
+            tries += 1;
         }
     }
 
@@ -469,6 +475,30 @@ impl Cache {
         }
     }
 
+    /// A region of a larger class that has a free slot already. The mutex is held.
+    unsafe fn region_of_more(&self, class: u8) -> Result<&Region, Error> {
+        let heap = self.heap();
+        let alignment = heap.classes.get(class).alignment;
+        for larger in class + 1..heap.classes.len() as u8 {
+            let at = larger as usize;
+            if heap.classes.get(larger).alignment < alignment {
+                continue;
+            }
+            // SAFETY: the caller holds the mutex; listed regions are ours.
+            unsafe {
+                let head = self.listed[at].get();
+                let ours = head != 0 && {
+                    let region = heap.region(head as usize - 1);
+                    region.free.load(Relaxed) != 0 || region.remote_count() > 0
+                };
+                if ours || heap.guarded().partial[at] != 0 {
+                    return self.region_with_slot(larger);
+                }
+            }
+        }
+        Err(Error::Memory)
+    }
+
     /// Sets when the region's frees are heard of next.
     unsafe fn arm(&self, region: &Region) {
         let class = self.heap().class(region);
@@ -569,7 +599,7 @@ impl Cache {
         let entry = unsafe { &*self.table_end.sub(index as usize + 1) };
         let word = Word(entry.load(Relaxed));
         let offset = word.offset();
-        if self.paused.load(Relaxed) == 0
+        if self.paused.load(Acquire) == 0
             && word.is_ours_unshared(self.live, handle.bits())
             && word.0 < self.last_generation
         {
@@ -577,7 +607,10 @@ impl Cache {
             let region = unsafe {
                 let region = &*self.regions.add((offset >> self.span_shift) as usize);
                 if region.owner.load(Relaxed) == owner::INTERIOR {
-                    &*self.regions.add(region.next.load(Relaxed) as usize - 1)
+                    // The block may have moved since: whatever is read then, the exchange below fails.
+                    &*self
+                        .regions
+                        .add((region.next.load(Relaxed) as usize).saturating_sub(1))
                 } else {
                     region
                 }
@@ -784,7 +817,8 @@ impl Cache {
     /// The calling thread is the cache's, and holds no lock of the heap.
     pub unsafe fn work(&self) {
         let heap = self.heap();
-        if heap.policy.get().inline {
+        let policy = heap.policy.get();
+        if policy.inline || policy.nudge.is_some_and(|nudge| !nudge(heap)) {
             // SAFETY: the caller's promise.
             unsafe { crate::compact::by_policy(self) };
         }
@@ -882,7 +916,7 @@ impl Cache {
                 // Whoever moves it has to give up.
                 Word(word.0 & !MOVING)
             } else {
-                if word.shared() == SHARED_MASK {
+                if word.shared() >= SHARED_MAX {
                     return Err(Error::Locks);
                 }
                 Word((word.0 & !MOVING) + SHARED_ONE)
@@ -956,6 +990,9 @@ impl Cache {
         }
         loop {
             let (entry, word) = self.heap().resolve(handle)?;
+            if word.shared() == SHARED_STUCK {
+                return Ok(());
+            }
             // While somebody resizes it, the one counted lock is his.
             if word.shared() == 0 || word.is_moving() {
                 return Err(Error::NotLocked);
@@ -976,7 +1013,8 @@ impl Cache {
                 continue;
             };
             while let Ok((entry, word)) = self.heap().resolve(handle) {
-                let shared = (word.shared() + SHARED_ONE).min(SHARED_MASK);
+                // One more than can be counted: the block stays where it is, for good.
+                let shared = (word.shared() + SHARED_ONE).min(SHARED_STUCK);
                 let wanted = word.0 & !MOVING & !SHARED_MASK | shared;
                 if entry
                     .compare_exchange(word.0, wanted, AcqRel, Relaxed)
@@ -1093,6 +1131,8 @@ impl Cache {
             // May compact, and may ask the program for memory, which may do anything to this block.
             let other = self.alloc(size)?;
             self.begin();
+            // Not paused, so not to be accompanied before `end`: in this order.
+            let alone = self.paused.load(Acquire) == 0 && self.alone.load(Relaxed) != 0;
             let found = heap.resolve(handle);
             let taken = heap.resolve(other);
             let (Ok((entry, word)), Ok((other_entry, other_word))) = (found, taken) else {
@@ -1101,11 +1141,7 @@ impl Cache {
                 return Err(Error::Handle);
             };
             let locked = word.shared() != 0 || self.is_recorded(handle, word);
-            if locked
-                || word.is_discarded()
-                || self.alone.load(Relaxed) == 0
-                || self.paused.load(Relaxed) != 0
-            {
+            if locked || word.is_discarded() || !alone {
                 self.end();
                 let _ = self.free_slow(other);
                 // Somebody came meanwhile: once more, the other way.
@@ -1212,12 +1248,8 @@ impl Cache {
         Ok(())
     }
 
-    /// Regions of ours, for tests and the compactor: head of each class' list.
-    pub fn head(&self, class: usize) -> u32 {
-        self.listed[class].get()
-    }
-
     /// Entries in our hands.
+    #[cfg(any(test, feature = "check"))]
     pub fn spare_count(&self) -> u32 {
         self.spare_count.get()
     }

@@ -258,6 +258,37 @@ pub(crate) unsafe fn by_policy(cache: &Cache) {
     heap.compacting.unlock(&heap.platform);
 }
 
+/// Has the policy begun with work that is not done yet?
+pub(crate) fn is_active(heap: &Heap) -> bool {
+    if !is_thin(heap, heap.policy.get().stop) {
+        return false;
+    }
+    heap.compacting.lock(&heap.platform);
+    // SAFETY: `compacting` is held.
+    let active = unsafe { (*heap.compactor.get()).active };
+    heap.compacting.unlock(&heap.platform);
+    active
+}
+
+/// Would the policy begin now?
+pub(crate) fn is_due(heap: &Heap) -> bool {
+    let policy = heap.policy.get();
+    let resident = heap.resident_bytes.load(Relaxed) as u128;
+    let keep = (resident * policy.slack as u128 / 1_000_000) as u64;
+    heap.dirty_bytes.load(Relaxed) > keep.max(policy.floor_bytes) || is_thin(heap, policy.trigger)
+}
+
+/// Is more than this share of the memory free in pages in use, in millionths, and more than the floor?
+fn is_thin(heap: &Heap, share: u32) -> bool {
+    let resident = heap.resident_bytes.load(Relaxed) as u128;
+    let thin = heap.thin_bytes.load(Relaxed).max(0) as u64;
+    thin > heap
+        .policy
+        .get()
+        .floor_bytes
+        .max((resident * share as u128 / 1_000_000) as u64)
+}
+
 /// Makes room by all means but the caller's: compacts, gives back what is free, then drops what may be dropped.
 /// Answers whether anything was gained.
 ///

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | 0..4 | shared locks: those that are not in a record of the owning thread |
 //! | 4..37 | offset of the block in the heap, in place (a multiple of 16); 0: the contents were discarded |
-//! | 37..45 | owner: number of the thread whose locks are in its records; [`NO_OWNER`]: none, all are counted here |
+//! | 37..45 | owner: number of the thread whose locks are in its records |
 //! | 45 | live |
 //! | 46 | moving: somebody copies the block; who wants to lock it clears the bit, and the copy is abandoned |
 //! | 47 | discardable: always takes the slow path |
@@ -24,6 +24,10 @@ pub(crate) struct Word(pub u64);
 pub(crate) const SHARED_ONE: u64 = 1;
 /// Where shared locks are counted.
 pub(crate) const SHARED_MASK: u64 = 0xf;
+/// How many can be taken.
+pub(crate) const SHARED_MAX: u64 = 14;
+/// Ended threads left more locks than can be counted: the block is locked for good.
+pub(crate) const SHARED_STUCK: u64 = 15;
 const OFFSET_MASK: u64 = ((1 << 37) - 1) & !0xf;
 const OWNER_SHIFT: u32 = 37;
 const LIVE: u64 = 1 << 45;
@@ -36,8 +40,6 @@ const GENERATION_SHIFT: u32 = 48;
 pub(crate) const GENERATION: u64 = 0xffff << GENERATION_SHIFT;
 /// Its lowest bit.
 pub(crate) const FIRST_GENERATION: u64 = 1 << GENERATION_SHIFT;
-/// The owner of a block that has none.
-pub(crate) const NO_OWNER: u8 = 255;
 /// Offsets are below this: 128 GiB.
 pub(crate) const OFFSET_LIMIT: u64 = 1 << 37;
 

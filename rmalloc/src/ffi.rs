@@ -1,4 +1,19 @@
 //! The C interface: the only mirror of `include/rmalloc.h`, which documents each function.
+//!
+//! Owned here: functions that a handle leads to its heap, and those of the default heap. Functions that name a
+//! heap are in `ffi/heaps.rs`, what a heap is made with is in `ffi/options.rs`, the text of a status in `ffi/error.rs`.
+
+mod error;
+mod heaps;
+mod options;
+
+pub use error::rmerror;
+pub use heaps::{
+    rmheap_alloc, rmheap_alloc_aligned, rmheap_compact, rmheap_create, rmheap_destroy, rmheap_free,
+    rmheap_on_move, rmheap_on_shortage, rmheap_owns, rmheap_stats, rmheap_t, rmmoved_t,
+    rmshortage_t,
+};
+pub use options::{Options, rmalloc_init};
 
 use crate::cache::Cache;
 use crate::compact::Compaction;
@@ -6,7 +21,7 @@ use crate::handle::RawHandle;
 use crate::status::Error;
 use crate::system;
 use crate::thread;
-use core::ffi::c_void;
+use core::ffi::{c_int, c_void};
 
 /// 0 is success; else one of [`Error`]'s numbers.
 #[allow(non_camel_case_types)]
@@ -253,25 +268,23 @@ pub unsafe extern "C" fn rmsize(memory: *mut memory_t, usable: *mut usize) -> st
 }
 
 /// See `rmalloc.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn rmdiscardable(memory: *mut memory_t, discardable: c_int) -> status_t {
+    status(
+        handle(memory).and_then(|handle| {
+            thread::cache_for(handle)?.set_discardable(handle, discardable != 0)
+        }),
+    )
+}
+
+/// See `rmalloc.h`.
 ///
 /// # Safety
 /// `result` is null or can be written to.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmcompact(budget_ns: u64, result: *mut Compaction) -> status_t {
-    // SAFETY: the cache is the calling thread's; the caller's promise.
-    unsafe {
-        match default_cache()
-            .and_then(|cache| crate::compact::compact(cache, budget_ns).ok_or(Error::Busy))
-        {
-            Ok(done) => {
-                if !result.is_null() {
-                    result.write(done);
-                }
-                OK
-            }
-            Err(error) => error as status_t,
-        }
-    }
+    // SAFETY: the caller's promise.
+    unsafe { rmheap_compact(core::ptr::null_mut(), budget_ns, result) }
 }
 
 /// See `rmalloc.h`.
@@ -280,17 +293,8 @@ pub unsafe extern "C" fn rmcompact(budget_ns: u64, result: *mut Compaction) -> s
 /// `stats` is null or can be written to.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmstats(stats: *mut crate::Stats) -> status_t {
-    if stats.is_null() {
-        return Error::Argument as status_t;
-    }
-    match default_cache() {
-        Ok(cache) => {
-            // SAFETY: the caller's promise.
-            unsafe { stats.write(cache.heap().stats()) };
-            OK
-        }
-        Err(error) => error as status_t,
-    }
+    // SAFETY: the caller's promise.
+    unsafe { rmheap_stats(core::ptr::null_mut(), stats) }
 }
 
 /// The first invariant of the default heap that does not hold; for tests.

@@ -45,6 +45,8 @@ pub(crate) struct Plan {
 pub(crate) struct Policy {
     /// It runs inside of calls that free and allocate.
     pub inline: bool,
+    /// If not there: who is told that there may be work; false: nobody can do it. See [`crate::background`].
+    pub nudge: Option<fn(&Heap) -> bool>,
     /// Free share of the memory in use at which it starts, and at which it stops.
     pub trigger: u32,
     pub stop: u32,
@@ -293,11 +295,6 @@ impl Heap {
     /// First span behind the heap's own tables.
     pub fn first_span(&self) -> usize {
         self.first_span
-    }
-
-    /// Entries that the table may have.
-    pub fn entries_max(&self) -> usize {
-        self.entries_max
     }
 
     /// Descriptor of a span.

@@ -7,6 +7,8 @@ pub mod config;
 #[cfg(any(test, feature = "check"))]
 pub mod check;
 
+#[cfg(feature = "system")]
+mod background;
 mod cache;
 mod compact;
 mod entry;

@@ -1,7 +1,7 @@
 //! A heap of one thread over memory that the caller gives: no operating system, no other memory, `no_std`.
 
 use crate::cache::Cache;
-use crate::class::{Classes, Geometry};
+use crate::class::{ClassError, Classes, Geometry};
 use crate::compact::Compaction;
 use crate::handle::RawHandle;
 use crate::heap::{Heap, Plan, Policy};
@@ -39,8 +39,7 @@ impl<'memory> LocalHeap<'memory> {
         clock_ns: Option<fn() -> u64>,
     ) -> Result<LocalHeap<'memory>, Error> {
         let bytes = memory.len();
-        let geometry = geometry_for(bytes);
-        let classes = Classes::with_default_sizes(&geometry).map_err(|_| Error::HeapTooSmall)?;
+        let (geometry, classes) = layout_for(bytes).map_err(|_| Error::HeapTooSmall)?;
         let plan = Plan {
             geometry,
             classes,
@@ -50,6 +49,7 @@ impl<'memory> LocalHeap<'memory> {
             given: true,
             policy: Policy {
                 inline: false,
+                nudge: None,
                 trigger: 60_000,
                 stop: 30_000,
                 floor_bytes: 0,
@@ -208,9 +208,25 @@ impl<'memory> LocalHeap<'memory> {
     }
 }
 
-/// Spans and regions for a heap of so many bytes.
-pub(crate) fn geometry_for(bytes: usize) -> Geometry {
-    if bytes >= 64 << 20 {
+/// Spans, regions and size classes for a heap over so many bytes of the caller's. Each class in use takes a region, so small
+/// heaps have few classes and small regions.
+pub(crate) fn layout_for(bytes: usize) -> Result<(Geometry, Classes), ClassError> {
+    /// At most 1/4 apart, and 1/8 from 128 bytes on.
+    const FEW: [u32; 32] = [
+        16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 192, 224, 256, 288, 320, 384, 448, 512, 576,
+        640, 768, 896, 1024, 1152, 1280, 1536, 1792, 2048, 2560, 3072, 3584, 4096,
+    ];
+    if bytes < 4 << 20 {
+        let geometry = Geometry {
+            region_bytes: 4 << 10,
+            block_most: 512,
+            ..Geometry::SMALL
+        };
+        return Ok((geometry, Classes::new(&FEW, &geometry)?));
+    }
+    let geometry = if bytes < 64 << 20 {
+        Geometry::SMALL
+    } else {
         Geometry {
             span_bytes: 16 << 10,
             region_bytes: 64 << 10,
@@ -218,15 +234,6 @@ pub(crate) fn geometry_for(bytes: usize) -> Geometry {
             larger_bytes: 256 << 10,
             largest: 32 << 10,
         }
-    } else if bytes >= 4 << 20 {
-        Geometry {
-            span_bytes: 4 << 10,
-            region_bytes: 32 << 10,
-            block_most: 4 << 10,
-            larger_bytes: 64 << 10,
-            largest: 8 << 10,
-        }
-    } else {
-        Geometry::SMALL
-    }
+    };
+    Ok((geometry, Classes::with_default_sizes(&geometry)?))
 }

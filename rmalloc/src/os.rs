@@ -156,3 +156,27 @@ pub(crate) fn yield_now() {
     // SAFETY: touches no memory.
     unsafe { libc::sched_yield() };
 }
+
+/// Runs `f` with every signal blocked in the calling thread; a thread that it starts has them blocked for good.
+pub(crate) fn without_signals<T>(f: impl FnOnce() -> T) -> T {
+    // SAFETY: both sets are written before they are read; the mask is put back.
+    unsafe {
+        let mut all: libc::sigset_t = core::mem::zeroed();
+        let mut before: libc::sigset_t = core::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+        let result = f();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &before, null_mut());
+        result
+    }
+}
+
+/// Has these functions called when the process forks: before, then in the parent, then in the child.
+pub(crate) fn at_fork(
+    before: unsafe extern "C" fn(),
+    parent: unsafe extern "C" fn(),
+    child: unsafe extern "C" fn(),
+) {
+    // SAFETY: the functions live as long as the program.
+    unsafe { libc::pthread_atfork(Some(before), Some(parent), Some(child)) };
+}

@@ -280,15 +280,4 @@ impl Region {
         }
         bytes
     }
-
-    /// Slots in pages in use.
-    pub fn capacity(&self, class: &Class) -> u32 {
-        let mut pages = self.pages.load(Relaxed);
-        let mut slots = 0;
-        while pages != 0 {
-            slots += Self::slots_of(pages.trailing_zeros() as usize, class).len() as u32;
-            pages &= pages - 1;
-        }
-        slots
-    }
 }

@@ -30,11 +30,15 @@ pub enum Error {
     Busy = 12,
     /// The block's memory was overwritten beyond its end, or written after it was freed (checking build).
     Damaged = 13,
+    /// The configuration can't be read, or has a setting that is not allowed.
+    Config = 14,
+    /// There is no such heap: it was destroyed, or the value is made up.
+    Heap = 15,
 }
 
 impl Error {
     /// Every error, in the order of their numbers.
-    pub const ALL: [Error; 13] = [
+    pub const ALL: [Error; 15] = [
         Error::Size,
         Error::Alignment,
         Error::Memory,
@@ -48,6 +52,8 @@ impl Error {
         Error::Discarded,
         Error::Busy,
         Error::Damaged,
+        Error::Config,
+        Error::Heap,
     ];
 
     /// One sentence without a full stop.
@@ -66,6 +72,10 @@ impl Error {
             Error::Discarded => "the contents were discarded",
             Error::Busy => "another thread is compacting this heap",
             Error::Damaged => "the block was written beyond its end or after it was freed",
+            Error::Config => {
+                "the configuration can't be read, or has a setting that is not allowed"
+            }
+            Error::Heap => "there is no such heap: it was destroyed, or the value is made up",
         }
     }
 }

@@ -144,24 +144,6 @@ impl Table {
         self.set_available(self.count - 1, true);
     }
 
-    /// Takes the last page away, if nothing of it is given out or retired; its entries are never asked for then.
-    ///
-    /// Answers false if it has to stay.
-    pub fn shrink(&mut self) -> bool {
-        let Some(last) = self.count.checked_sub(1) else {
-            return false;
-        };
-        let page = *self.page(last);
-        // A page that had generations may not come back: old handles would fit its new entries.
-        if page.free as usize != PAGE_ENTRIES || page.begun != 0 || page.floor != 0 {
-            return false;
-        }
-        self.set_available(last, false);
-        self.count = last;
-        self.free_pages -= 1;
-        true
-    }
-
     fn page(&mut self, page: usize) -> &mut TablePage {
         debug_assert!(page < self.count);
         // SAFETY: pages below `count` have books.

@@ -135,7 +135,7 @@ fn drive(
                 let of = model.get_mut(&handle).unwrap();
                 match heap.lock(handle) {
                     Ok(place) => of.locks.push(place),
-                    Err(Error::Locks) => prop_assert!(of.locks.len() >= 15),
+                    Err(Error::Locks) => prop_assert!(of.locks.len() >= 14),
                     Err(error) => prop_assert!(error == Error::Discarded && of.discardable),
                 }
                 // A locked block stays where it is.
@@ -197,7 +197,7 @@ fn drive(
                     step,
                     handle
                 );
-                if of.locks.len() < 15 {
+                if of.locks.len() < 14 {
                     heap.unlock(*handle).unwrap();
                 }
                 prop_assert!(of.locks.iter().all(|was| *was == place));
