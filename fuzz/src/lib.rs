@@ -4,6 +4,7 @@
 //! Checksums would keep almost every changed input out of the decoders: targets also make them right
 //! again and read once more ([`seal`]).
 
+pub mod blocks;
 pub mod mutate;
 pub mod pieces;
 pub mod seal;
@@ -47,6 +48,7 @@ pub const TARGETS: &[Target] = &[
     target("frame", target_frame, "trace", true),
     target("records", target_records, "records", true),
     target("run", target_run, "run", true),
+    target("rmalloc", target_rmalloc, "rmalloc", true),
     target("fails_on_purpose", target_fails_on_purpose, "trace", false),
     target("hangs_on_purpose", target_hangs_on_purpose, "trace", false),
 ];
@@ -131,6 +133,17 @@ impl Consumer for Count {
     }
     fn sample(&mut self, _: &Sample, time_ns: u64) {
         self.at(time_ns);
+    }
+}
+
+/// Operations on a heap and on a map from handles to contents: nothing differs, all invariants hold.
+///
+/// # Panics
+/// What differs.
+pub fn target_rmalloc(bytes: &[u8]) {
+    let (skip, steps) = blocks::steps(bytes);
+    if let Err(difference) = blocks::drive(&steps, blocks::HEAP_BYTES, skip, 1) {
+        panic!("{difference}");
     }
 }
 

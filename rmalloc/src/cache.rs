@@ -112,7 +112,8 @@ impl Cache {
             entries: Cell::new(heap.entries.load(Acquire)),
             spare_count: Cell::new(0),
             id,
-            fenced: !heap.platform.has_barrier,
+            // The checking build takes no fast path.
+            fenced: !heap.platform.has_barrier || cfg!(feature = "checked"),
             last_generation: generation_max << 48,
             live: Word::live(0, id, 0).0,
             lookup: heap.classes.lookup(),
@@ -172,7 +173,7 @@ impl Cache {
     /// # Safety
     /// The calling thread is the cache's.
     #[inline(always)]
-    pub unsafe fn alloc(&self, size: usize) -> Result<RawHandle, Error> {
+    pub unsafe fn alloc_plain(&self, size: usize) -> Result<RawHandle, Error> {
         if !self.fenced
             // SAFETY: the caller's promise.
             && let Some(handle) = unsafe { self.try_alloc(size) }
@@ -240,7 +241,11 @@ impl Cache {
     ///
     /// # Safety
     /// As [`Cache::alloc`].
-    pub unsafe fn alloc_aligned(&self, size: usize, alignment: usize) -> Result<RawHandle, Error> {
+    pub unsafe fn alloc_aligned_plain(
+        &self,
+        size: usize,
+        alignment: usize,
+    ) -> Result<RawHandle, Error> {
         if !alignment.is_power_of_two() || alignment > PAGE {
             return Err(Error::Alignment);
         }
@@ -257,6 +262,11 @@ impl Cache {
     fn enter(&self, spare: Spare, offset: u64) -> RawHandle {
         // SAFETY: spare entries exist.
         let entry = unsafe { &*self.table_end.sub(spare.index() as usize + 1) };
+        #[cfg(feature = "checked")]
+        // SAFETY: the slot was just taken for this block.
+        unsafe {
+            self.heap().born(offset)
+        };
         entry.store(offset | self.live | spare.0 & GENERATION, Release);
         RawHandle::of(self.tag, spare.0)
     }
@@ -327,10 +337,9 @@ impl Cache {
             if error != Error::Memory || tries >= 8 {
                 return Err(error);
             }
-            if tries == 0 {
-                // SAFETY: the caller's promise.
-                unsafe { crate::compact::make_room(self, bytes) };
-            } else {
+            // SAFETY: the caller's promise.
+            let gained = unsafe { crate::compact::make_room(self, bytes) };
+            if !gained && tries > 0 {
                 let Some((callback, argument)) = shortage else {
                     return Err(error);
                 };
@@ -572,7 +581,7 @@ impl Cache {
     /// # Safety
     /// The calling thread is the cache's, and the handle has the heap's tag.
     #[inline(always)]
-    pub unsafe fn free(&self, handle: RawHandle) -> Result<(), Error> {
+    pub unsafe fn free_plain(&self, handle: RawHandle) -> Result<(), Error> {
         // SAFETY: the caller's promise.
         unsafe {
             if !self.fenced && self.try_free(handle) {
@@ -677,10 +686,16 @@ impl Cache {
         };
         // SAFETY: the block ended, so its slot and entry are ours to give back.
         unsafe {
+            #[cfg(feature = "checked")]
+            let damaged = !word.is_discarded() && heap.died(word.offset(), handle);
             if !word.is_discarded() {
                 self.give_slot(word.offset());
             }
             self.keep_spare(handle.index(), handle.generation() + 1);
+            #[cfg(feature = "checked")]
+            if damaged {
+                return Err(Error::Damaged);
+            }
         }
         Ok(())
     }
@@ -832,7 +847,7 @@ impl Cache {
     /// # Safety
     /// The calling thread is the cache's, and the handle has the heap's tag.
     #[inline(always)]
-    pub unsafe fn lock(&self, handle: RawHandle) -> Result<*mut u8, Error> {
+    pub unsafe fn lock_plain(&self, handle: RawHandle) -> Result<*mut u8, Error> {
         if !self.fenced
             // SAFETY: the caller's promise.
             && let Some(place) = unsafe { self.try_lock(handle) }
@@ -874,7 +889,7 @@ impl Cache {
     ///
     /// # Safety
     /// As [`Cache::lock`].
-    pub unsafe fn lock_shared(&self, handle: RawHandle) -> Result<*mut u8, Error> {
+    pub unsafe fn lock_shared_plain(&self, handle: RawHandle) -> Result<*mut u8, Error> {
         // SAFETY: the caller's promise.
         unsafe { self.lock_slow(handle, true) }
     }
@@ -940,7 +955,7 @@ impl Cache {
     /// # Safety
     /// The calling thread is the cache's.
     #[inline(always)]
-    pub unsafe fn unlock(&self, handle: RawHandle) -> Result<(), Error> {
+    pub unsafe fn unlock_plain(&self, handle: RawHandle) -> Result<(), Error> {
         // SAFETY: the caller's promise.
         if unsafe { self.try_unlock(handle) } {
             Ok(())
@@ -1032,7 +1047,7 @@ impl Cache {
     ///
     /// # Errors
     /// [`Error::Handle`], [`Error::Discarded`].
-    pub fn usable_bytes(&self, handle: RawHandle) -> Result<usize, Error> {
+    pub fn usable_bytes_plain(&self, handle: RawHandle) -> Result<usize, Error> {
         let (_, mut word) = self.heap().resolve(handle)?;
         loop {
             if word.is_discarded() {
@@ -1056,7 +1071,7 @@ impl Cache {
     ///
     /// # Safety
     /// The calling thread is the cache's.
-    pub unsafe fn resize(&self, handle: RawHandle, size: usize) -> Result<(), Error> {
+    pub unsafe fn resize_plain(&self, handle: RawHandle, size: usize) -> Result<(), Error> {
         let heap = self.heap();
         let _slow = self.slow();
         if size == 0 || size > heap.bytes {
@@ -1069,7 +1084,7 @@ impl Cache {
         if self.fits(handle, size)? {
             return Ok(());
         }
-        if self.alone.load(Relaxed) != 0 {
+        if self.alone.load(Relaxed) != 0 && cfg!(not(feature = "checked")) {
             // SAFETY: the caller's promise.
             return unsafe { self.resize_alone(handle, size) };
         }
@@ -1083,14 +1098,14 @@ impl Cache {
             let before = heap.usable_bytes(mine.offset());
             // Another block, whose place the entry takes over. Locked, so that nobody moves it before it has its
             // new name.
-            let other = match self.alloc(size) {
+            let other = match self.alloc_plain(size) {
                 Ok(other) => other,
                 Err(error) => {
                     self.unclaim(entry, mine);
                     return Err(error);
                 }
             };
-            let place = self.lock_shared(other);
+            let place = self.lock_shared_plain(other);
             let resolved = heap.resolve(other);
             let (Ok(place), Ok((other_entry, other_word))) = (place, resolved) else {
                 // Only a made-up handle that somebody freed can be the reason.
@@ -1100,6 +1115,8 @@ impl Cache {
             let to = other_word.offset();
             let from = self.base.add(mine.offset() as usize);
             core::ptr::copy_nonoverlapping(from, place, before.min(size));
+            #[cfg(feature = "checked")]
+            crate::guarded::seal(place, heap.usable_bytes(to), size - crate::guarded::TAIL);
             heap.rename(to, handle.index());
             let done = Word(mine.moved_to(to).0 - SHARED_ONE);
             if entry
@@ -1115,6 +1132,8 @@ impl Cache {
             let spare = (other_word.generation() + 1).min(0xffff);
             other_entry.store(Word::free(spare, 0).0, Release);
             self.keep_spare(other.index(), other_word.generation() + 1);
+            #[cfg(feature = "checked")]
+            heap.poison(mine.offset(), handle);
             self.give_slot(mine.offset());
             Ok(())
         }
@@ -1129,7 +1148,7 @@ impl Cache {
                 return Ok(());
             }
             // May compact, and may ask the program for memory, which may do anything to this block.
-            let other = self.alloc(size)?;
+            let other = self.alloc_plain(size)?;
             self.begin();
             // Not paused, so not to be accompanied before `end`: in this order.
             let alone = self.paused.load(Acquire) == 0 && self.alone.load(Relaxed) != 0;
@@ -1148,7 +1167,7 @@ impl Cache {
                 return if locked {
                     Err(Error::Locked)
                 } else {
-                    self.resize(handle, size)
+                    self.resize_plain(handle, size)
                 };
             }
             let (from, to) = (word.offset(), other_word.offset());
@@ -1171,7 +1190,7 @@ impl Cache {
 
     /// Can the block have that size where it is? Not if more than an eighth of it would be wasted.
     fn fits(&self, handle: RawHandle, size: usize) -> Result<bool, Error> {
-        let before = self.usable_bytes(handle)?;
+        let before = self.usable_bytes_plain(handle)?;
         let least = match self.heap().classes.index_of(size) {
             Some(class) => self.heap().classes.get(class).size as usize,
             None => size.next_multiple_of(PAGE),

@@ -7,7 +7,7 @@
 //! and the next call goes on, whoever makes it.
 
 use crate::cache::Cache;
-use crate::class::CLASSES_MAX;
+use crate::class::{CLASSES_MAX, Class};
 use crate::heap::Heap;
 use crate::platform::PAGE;
 use crate::region::{Region, owner};
@@ -21,6 +21,8 @@ const SURVEYED: usize = 256;
 pub(crate) const PAGE_NS: u64 = 1_500;
 /// Time that can be saved up for steps.
 const CREDIT_NS_MAX: i64 = 50_000_000;
+/// Cycles of a compaction without limit, at most.
+const CYCLES_MAX: u32 = 8;
 /// Spans given back at a time.
 const RELEASED: usize = 32;
 /// How long the owner of a region is waited for, spins.
@@ -56,7 +58,7 @@ pub struct Compaction {
     pub longest_ns: u64,
     /// Nothing is left to gain: a whole cycle has ended.
     pub finished: u32,
-    /// Reserved, 0.
+    /// Checking build: damages found meanwhile, by any thread. Else 0.
     pub reserved: u32,
 }
 
@@ -65,8 +67,23 @@ pub struct Compaction {
 struct Total {
     used: u32,
     regions: u32,
-    /// Bytes that are resident above what the blocks need in full pages, in pages.
-    spare_pages: u32,
+    /// Pages that are resident.
+    pages: u32,
+}
+
+impl Total {
+    const NONE: Total = Total {
+        used: 0,
+        regions: 0,
+        pages: 0,
+    };
+
+    /// Pages that would be free if the class' blocks lay close together.
+    fn spare_pages(&self, class: &Class) -> u32 {
+        let reverse = if class.reverse_inside { 4 } else { 0 };
+        let needed = (self.used as u64 * (class.size as u64 + reverse)).div_ceil(PAGE as u64);
+        self.pages.saturating_sub(needed as u32)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,6 +100,8 @@ enum Phase {
     Evacuate,
     /// Each of the class' regions to its front, and its pages.
     Squeeze,
+    /// Whole regions and large blocks to the front of a heap that can't grow, so that there is room behind them.
+    Slide,
     /// Free spans.
     Dirty,
     /// Pages of the table.
@@ -124,11 +143,7 @@ impl Compactor {
             cursor: 0,
             target_cursor: 0,
             class: 0,
-            totals: [Total {
-                used: 0,
-                regions: 0,
-                spare_pages: 0,
-            }; CLASSES_MAX],
+            totals: [Total::NONE; CLASSES_MAX],
             ranks: [(0, 0); RANKS + 1],
             cut: 0,
             source: None,
@@ -331,21 +346,24 @@ unsafe fn step(cache: &Cache, budget_ns: u64, keep: u64) -> Compaction {
         clock_ns,
     };
     let before = compactor.sum;
+    #[cfg(feature = "checked")]
+    let damages = crate::guarded::damages();
     let mut finished = false;
-    // Without a limit a cycle under way may have missed what changed since: one whole cycle after it.
-    let mut cycles = if budget_ns == 0 && compactor.phase != Phase::Idle {
-        2
-    } else {
-        1
-    };
+    // Without a limit: whole cycles until one gains nothing, as moving blocks can make room for moving others.
+    let mut cycles = if budget_ns == 0 { CYCLES_MAX } else { 1 };
+    let mut is_whole = compactor.phase == Phase::Idle;
+    let mut emptied = compactor.sum.regions_emptied;
     while !deadline.is_over() {
         // SAFETY: the caller holds `compacting`.
         if unsafe { advance(cache, compactor, &deadline, keep) } {
+            let gained = compactor.sum.regions_emptied - emptied;
+            emptied += gained;
             cycles -= 1;
-            if cycles == 0 {
+            if cycles == 0 || is_whole && gained == 0 {
                 finished = true;
                 break;
             }
+            is_whole = true;
         }
     }
     // SAFETY: as above. What was being filled can be allocated from until the next step.
@@ -368,6 +386,9 @@ unsafe fn step(cache: &Cache, budget_ns: u64, keep: u64) -> Compaction {
         steps: 1,
         longest_ns: took,
         finished: finished as u32,
+        #[cfg(feature = "checked")]
+        reserved: (crate::guarded::damages() - damages) as u32,
+        #[cfg(not(feature = "checked"))]
         reserved: 0,
     }
 }
@@ -386,11 +407,7 @@ unsafe fn advance(
     let ended = unsafe {
         match phase {
             Phase::Idle => {
-                compactor.totals = [Total {
-                    used: 0,
-                    regions: 0,
-                    spare_pages: 0,
-                }; CLASSES_MAX];
+                compactor.totals = [Total::NONE; CLASSES_MAX];
                 compactor.go(Phase::Survey, heap);
                 false
             }
@@ -412,6 +429,10 @@ unsafe fn advance(
             }
             Phase::Squeeze => {
                 squeeze(cache, compactor, deadline);
+                false
+            }
+            Phase::Slide => {
+                slide(cache, compactor, deadline);
                 false
             }
             Phase::Dirty => {
@@ -440,7 +461,7 @@ unsafe fn advance(
     };
     let took = (heap.platform.clock_ns)() - begin;
     match phase {
-        Phase::Evacuate => compactor.sum.move_ns += took,
+        Phase::Evacuate | Phase::Slide => compactor.sum.move_ns += took,
         Phase::Squeeze | Phase::Dirty | Phase::Table => compactor.sum.release_ns += took,
         _ => compactor.sum.survey_ns += took,
     }
@@ -487,9 +508,7 @@ unsafe fn survey(heap: &Heap, compactor: &mut Compactor) {
         let used = region.held();
         total.used += used;
         total.regions += 1;
-        let needed = (used as u64 * class.size as u64).div_ceil(PAGE as u64);
-        let resident = region.resident_bytes(class) / PAGE as u64;
-        total.spare_pages += resident.saturating_sub(needed) as u32;
+        total.pages += (region.resident_bytes(class) / PAGE as u64) as u32;
     }
     compactor.cursor = until;
     if until == end {
@@ -500,12 +519,13 @@ unsafe fn survey(heap: &Heap, compactor: &mut Compactor) {
 
 /// The class with most to gain is next; none: on to the next phase.
 unsafe fn pick(heap: &Heap, compactor: &mut Compactor) {
-    let best = (0..heap.classes.len()).max_by_key(|&class| compactor.totals[class].spare_pages);
+    let spare = |class: usize| compactor.totals[class].spare_pages(heap.classes.get(class as u8));
+    let best = (0..heap.classes.len()).max_by_key(|class| spare(*class));
     match best {
-        Some(class) if compactor.totals[class].spare_pages > 0 => {
+        Some(class) if spare(class) > 0 => {
             compactor.class = class;
             // Done, once this is through.
-            compactor.totals[class].spare_pages = 0;
+            compactor.totals[class].pages = 0;
             compactor.ranks = [(0, 0); RANKS + 1];
             let next = if compactor.totals[class].regions > 1 {
                 Phase::Rank
@@ -513,6 +533,10 @@ unsafe fn pick(heap: &Heap, compactor: &mut Compactor) {
                 Phase::Squeeze
             };
             compactor.go(next, heap);
+        }
+        _ if heap.given => {
+            compactor.phase = Phase::Slide;
+            compactor.cursor = ready(heap);
         }
         _ => compactor.go(Phase::Dirty, heap),
     }
@@ -679,7 +703,7 @@ unsafe fn evacuate(cache: &Cache, compactor: &mut Compactor, deadline: &Deadline
             return;
         };
         let Some(target) = compactor.target else {
-            if !next_target(cache, compactor, source.span) {
+            if compactor.phase == Phase::Slide || !next_target(cache, compactor, source.span) {
                 // No room left: what is being emptied stays.
                 compactor.source = None;
                 let_go(cache, compactor, source);
@@ -705,6 +729,75 @@ unsafe fn evacuate(cache: &Cache, compactor: &mut Compactor, deadline: &Deadline
             let_go(cache, compactor, source);
         }
     }
+}
+
+/// Moves the last region or large block for which there is room further to the front.
+unsafe fn slide(cache: &Cache, compactor: &mut Compactor, deadline: &Deadline) {
+    let heap = cache.heap();
+    // SAFETY: the caller holds `compacting`; regions that were seized are ours.
+    unsafe {
+        if compactor.source.is_some() {
+            // The region's new place is its target.
+            evacuate(cache, compactor, deadline);
+            if compactor.source.is_none() {
+                release_target(cache, compactor);
+            }
+            compactor.phase = Phase::Slide;
+            return;
+        }
+        let until = compactor
+            .cursor
+            .saturating_sub(SURVEYED)
+            .max(heap.first_span());
+        while compactor.cursor > until {
+            compactor.cursor -= 1;
+            let span = compactor.cursor;
+            if heap.region(span).owner() == owner::LARGE {
+                if crate::evacuate::slide_large(cache, compactor, span, deadline) {
+                    return;
+                }
+                continue;
+            }
+            let Some(region) = slots_at(heap, span) else {
+                continue;
+            };
+            let class = region.class.load(Relaxed);
+            if class as usize >= heap.classes.len() || !room_before(heap, span, class) {
+                continue;
+            }
+            if let Some(seized) = seize(cache, span, class as usize) {
+                heap.mutex.lock(&heap.platform);
+                let place = heap.new_region(class, owner::COMPACTOR);
+                heap.mutex.unlock(&heap.platform);
+                compactor.source = Some(seized);
+                compactor.slot = 0;
+                compactor.pinned = 0;
+                compactor.target = place.map(|span| Seized {
+                    span,
+                    from: seized.from,
+                });
+                if place.is_none_or(|place| place > span) {
+                    compactor.source = None;
+                    let_go(cache, compactor, seized);
+                    release_target(cache, compactor);
+                }
+                return;
+            }
+        }
+        if compactor.cursor == heap.first_span() {
+            compactor.go(Phase::Dirty, heap);
+        }
+    }
+}
+
+/// Is there room for another region of the class before this one?
+fn room_before(heap: &Heap, span: usize, class: u8) -> bool {
+    let spans = heap.classes.get(class).spans as usize;
+    heap.mutex.lock(&heap.platform);
+    // SAFETY: the mutex is held.
+    let room = unsafe { heap.guarded() }.spans.find(spans, span).is_some();
+    heap.mutex.unlock(&heap.platform);
+    room
 }
 
 /// Looks at up to a few hundred spans for the next region to empty; false: there is none.

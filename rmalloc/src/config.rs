@@ -251,7 +251,7 @@ impl Config {
             },
             table: TableSettings {
                 way: TableWay::Segmented,
-                entries: 1 << 26,
+                entries: 1 << 30,
                 segment_entries: SEGMENT_ENTRIES,
                 first_entries: SEGMENT_ENTRIES,
                 step_entries: SEGMENT_ENTRIES,
@@ -271,12 +271,12 @@ impl Config {
             cache: CacheSettings { entries: 64 },
             compaction: CompactionSettings {
                 mode: Mode::Inline,
-                trigger_ppm: 60_000,
-                stop_ppm: 30_000,
-                floor_bytes: 256 << 10,
+                trigger_ppm: 40_000,
+                stop_ppm: 20_000,
+                floor_bytes: 64 << 10,
                 budget_ns: 200_000,
-                cpu_share_ppm: 50_000,
-                slack_ppm: 20_000,
+                cpu_share_ppm: 100_000,
+                slack_ppm: 10_000,
             },
         }
     }

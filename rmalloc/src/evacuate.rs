@@ -12,7 +12,7 @@ use crate::entry::{MOVING, Word};
 use crate::handle::RawHandle;
 use crate::heap::Heap;
 use crate::platform::PAGE;
-use crate::region::{FREE, Region};
+use crate::region::{FREE, Region, owner};
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 /// Blocks of a batch, and the bytes after which no more is added.
@@ -163,14 +163,22 @@ unsafe fn finish(
             continue;
         }
         let (from, to) = (source.offset(one.from), target.offset(one.to));
+        #[cfg(feature = "checked")]
+        let found;
         // SAFETY: both slots are ours, apart or the same region's; the memory of a region stays mapped. If somebody
         // locks and writes the block now, what we copy is of no use, and the exchange below fails.
         unsafe {
+            #[cfg(feature = "checked")]
+            heap.check_free(to, crate::guarded::Call::Compact);
             core::ptr::copy_nonoverlapping(
                 heap.base.add(from as usize),
                 heap.base.add(to as usize),
                 bytes,
             );
+            #[cfg(feature = "checked")]
+            {
+                found = heap.copied(to);
+            }
             target.word(one.to).store(one.index, Release);
         }
         let Some(entry) = heap.entry(one.index) else {
@@ -182,6 +190,14 @@ unsafe fn finish(
             .is_ok()
         {
             moved |= 1 << at;
+            #[cfg(feature = "checked")]
+            {
+                if let Some(found) = &found {
+                    heap.moved_damaged(bytes, handle, found);
+                }
+                // SAFETY: nothing lies there any more.
+                unsafe { heap.poison(from, handle) };
+            }
             compactor.sum.blocks_moved += 1;
             compactor.sum.bytes_moved += bytes as u64;
             if let Some((callback, argument)) = heap.moved.get() {
@@ -196,6 +212,11 @@ unsafe fn finish(
                 };
             }
         } else {
+            #[cfg(feature = "checked")]
+            // SAFETY: the copy is nobody's.
+            unsafe {
+                heap.poison(to, handle)
+            };
             compactor.sum.blocks_abandoned += 1;
         }
     }
@@ -310,6 +331,10 @@ pub(crate) unsafe fn trim(heap: &Heap, region: &Region) -> u64 {
             let page = in_use.trailing_zeros() as usize;
             in_use &= in_use - 1;
             for slot in Region::slots_of(page, class) {
+                #[cfg(feature = "checked")]
+                if !region.is_used(slot) {
+                    heap.check_free(region.offset(slot), crate::guarded::Call::Compact);
+                }
                 if region.is_used(slot) {
                     let first = (class.offset_of(slot) as usize) / PAGE;
                     let last = (class.offset_of(slot) as usize + class.size as usize - 1) / PAGE;
@@ -367,6 +392,94 @@ pub(crate) unsafe fn trim(heap: &Heap, region: &Region) -> u64 {
     heap.sub_resident(before - after);
     heap.mutex.unlock(&heap.platform);
     before - after
+}
+
+/// Moves a large block to the lowest place that has room for it, if that lies before it and the copy fits in what is left
+/// of the time. True: it moved.
+///
+/// # Safety
+/// `compacting` is held.
+pub(crate) unsafe fn slide_large(
+    cache: &Cache,
+    compactor: &mut Compactor,
+    span: usize,
+    deadline: &Deadline,
+) -> bool {
+    let heap = cache.heap();
+    // SAFETY: the block's word says where it is; its new place is ours until the exchange.
+    unsafe {
+        heap.mutex.lock(&heap.platform);
+        let region = heap.region(span);
+        let bytes = region.pages.load(Relaxed) as usize * PAGE;
+        let index = region.free.load(Relaxed);
+        let spans = bytes.div_ceil(heap.span_bytes());
+        let is_there = region.owner() == owner::LARGE && heap.guarded().spans.is_taken(span);
+        let fits = bytes as u64 <= deadline.left_ns().saturating_mul(BYTES_PER_NS);
+        let room = is_there && fits && heap.guarded().spans.find(spans, span).is_some();
+        let word = match heap.entry(index) {
+            Some(entry) if room => Word(entry.load(Acquire)),
+            _ => Word(0),
+        };
+        let from = (span << heap.span_shift) as u64;
+        let still = word.is_live()
+            && word.offset() == from
+            && word.shared() == 0
+            && !word.is_moving()
+            && heap.entry(index).is_some_and(|entry| {
+                entry
+                    .compare_exchange(word.0, word.0 | MOVING, AcqRel, Relaxed)
+                    .is_ok()
+            });
+        let place = if still {
+            heap.take_large(bytes, index)
+        } else {
+            None
+        };
+        heap.mutex.unlock(&heap.platform);
+        let Some(to) = place else {
+            if still {
+                unmark(heap, index, word);
+            }
+            return false;
+        };
+        if heap.threads.load(Relaxed) > 1 {
+            (heap.platform.barrier)();
+        }
+        let handle = RawHandle::new(heap.tag, index, word.generation());
+        let locked = heap.is_recorded_by(word.owner(), handle.bits());
+        let mut moved = false;
+        if !locked {
+            let (source, target) = (heap.base.add(from as usize), heap.base.add(to as usize));
+            core::ptr::copy_nonoverlapping(source, target, bytes);
+            let marked = Word(word.0 | MOVING);
+            moved = heap.entry(index).is_some_and(|entry| {
+                entry
+                    .compare_exchange(marked.0, marked.moved_to(to).0, AcqRel, Relaxed)
+                    .is_ok()
+            });
+        }
+        if moved {
+            compactor.sum.blocks_moved += 1;
+            compactor.sum.bytes_moved += bytes as u64;
+            if let Some((callback, argument)) = heap.moved.get() {
+                let (source, target) = (heap.base.add(from as usize), heap.base.add(to as usize));
+                callback(argument, handle.bits(), source, target);
+            }
+        } else {
+            unmark(heap, index, word);
+            compactor.sum.blocks_pinned += locked as u64;
+            compactor.sum.blocks_abandoned += !locked as u64;
+        }
+        heap.mutex.lock(&heap.platform);
+        // The place that it has left, or the one that it did not get.
+        heap.end_large(if moved {
+            span
+        } else {
+            (to >> heap.span_shift) as usize
+        });
+        heap.mutex.unlock(&heap.platform);
+        moved
+    }
 }
 
 /// Drops contents of blocks that may be dropped, until about `bytes` are; true: some were.

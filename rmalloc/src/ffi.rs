@@ -307,3 +307,10 @@ pub fn check_default() -> Result<(), crate::check::Violation> {
     // SAFETY: tests call it while no other thread is in a call.
     thread::heap_of(thread::DEFAULT_TAG).map_or(Ok(()), |heap| unsafe { crate::check::check(heap) })
 }
+
+/// As on a kernel without membarrier(2), from the first heap on; for tests, before any other call.
+#[cfg(any(test, feature = "check"))]
+#[doc(hidden)]
+pub fn forbid_barrier() {
+    crate::os::forbid_barrier();
+}

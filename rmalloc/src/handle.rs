@@ -31,10 +31,14 @@ impl RawHandle {
         RawHandle(unsafe { NonZeroU64::new_unchecked(tag | spare) })
     }
 
-    /// The value that C holds; `None` if it is 0.
+    /// The value that C holds; `None` if it names no heap, as 0.
     #[inline(always)]
     pub fn from_bits(bits: u64) -> Option<RawHandle> {
-        NonZeroU64::new(bits).map(RawHandle)
+        // A thread without a heap knows the tag 0: no handle may have it.
+        match bits & TAG_MASK {
+            0 => None,
+            _ => NonZeroU64::new(bits).map(RawHandle),
+        }
     }
 
     /// The value for C, never 0.

@@ -15,6 +15,10 @@ mod entry;
 mod evacuate;
 #[cfg(feature = "system")]
 pub mod ffi;
+#[cfg(feature = "checked")]
+pub mod guarded;
+#[cfg(not(feature = "checked"))]
+mod guarded;
 mod handle;
 mod heap;
 mod local;
@@ -31,9 +35,13 @@ mod system;
 mod table;
 #[cfg(feature = "system")]
 mod thread;
+pub mod typed;
 
 pub use compact::Compaction;
 pub use handle::RawHandle;
 pub use local::LocalHeap;
 pub use stats::Stats;
 pub use status::Error;
+pub use typed::{Guard, GuardMut, Handle, TypedLocalHeap};
+#[cfg(feature = "system")]
+pub use typed::{Heap, Options};

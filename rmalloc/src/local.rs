@@ -82,7 +82,7 @@ impl<'memory> LocalHeap<'memory> {
     }
 
     #[inline(always)]
-    fn cache(&self) -> &Cache {
+    pub(crate) fn cache(&self) -> &Cache {
         // SAFETY: the cache lives in the heap, which lives in the borrowed memory.
         unsafe { &*self.cache }
     }

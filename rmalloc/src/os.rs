@@ -32,11 +32,14 @@ pub(crate) fn platform_given() -> Platform {
     }
 }
 
-/// 0 not asked yet, 1 the kernel has it, 2 not.
+/// 0 not asked yet, 1 the kernel has it, 2 not, 3 not to be used (tests).
 static HAS_BARRIER: AtomicU32 = AtomicU32::new(0);
 
 /// Registers the process for the barrier; to be called again in a forked child. False: this kernel has none.
 pub(crate) fn register_barrier() -> bool {
+    if HAS_BARRIER.load(Relaxed) == 3 {
+        return false;
+    }
     // SAFETY: touches no memory.
     let done = unsafe { libc::syscall(libc::SYS_membarrier, REGISTER, 0, 0) } == 0;
     // Heaps made with the barrier can't do without it: once there, it stays.
@@ -44,6 +47,12 @@ pub(crate) fn register_barrier() -> bool {
         HAS_BARRIER.store(if done { 1 } else { 2 }, Relaxed);
     }
     done
+}
+
+/// As if the kernel had no barrier: heaps made from now on pass one of their own in each lock. Before the first heap.
+#[cfg(any(test, feature = "check"))]
+pub(crate) fn forbid_barrier() {
+    HAS_BARRIER.store(3, Relaxed);
 }
 
 fn barrier() {
@@ -179,4 +188,24 @@ pub(crate) fn at_fork(
 ) {
     // SAFETY: the functions live as long as the program.
     unsafe { libc::pthread_atfork(Some(before), Some(parent), Some(child)) };
+}
+
+/// Writes a line to standard error, without allocating.
+#[cfg(feature = "checked")]
+pub(crate) fn complain(text: core::fmt::Arguments) {
+    struct Line([u8; 256], usize);
+    impl core::fmt::Write for Line {
+        fn write_str(&mut self, text: &str) -> core::fmt::Result {
+            let room = self.0.len() - 1 - self.1;
+            let count = text.len().min(room);
+            self.0[self.1..self.1 + count].copy_from_slice(&text.as_bytes()[..count]);
+            self.1 += count;
+            Ok(())
+        }
+    }
+    let mut line = Line([0; 256], 0);
+    let _ = core::fmt::Write::write_fmt(&mut line, text);
+    line.0[line.1] = b'\n';
+    // SAFETY: the bytes are ours.
+    unsafe { libc::write(2, line.0.as_ptr().cast(), line.1 + 1) };
 }

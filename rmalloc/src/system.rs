@@ -29,6 +29,11 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// Those of [`Config::new`].
+    pub fn defaults() -> Settings {
+        Settings::from_config(&Config::new()).expect("the defaults have no fault")
+    }
+
     /// What a configuration means. It was checked; `[blocks]`, `[cache]`, `table.way` and what is said there to
     /// change nothing have no part in it.
     ///

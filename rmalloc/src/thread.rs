@@ -345,6 +345,8 @@ unsafe extern "C" fn ended(known: *mut core::ffi::c_void) {
     let current = current();
     current.tag.store(0, Relaxed);
     current.known.store(null_mut(), Relaxed);
+    // A heap may be destroyed just now: either it is off the list before, or not before we are done.
+    REGISTRY.mutex.lock(platform());
     // SAFETY: the page is the thread's own, and the thread is in no call.
     unsafe {
         for (tag, cache) in (*known).caches {
@@ -354,10 +356,9 @@ unsafe extern "C" fn ended(known: *mut core::ffi::c_void) {
                 heap.detach(cache);
             }
         }
-        REGISTRY.mutex.lock(platform());
         forget(known);
-        REGISTRY.mutex.unlock(platform());
     }
+    REGISTRY.mutex.unlock(platform());
 }
 
 /// Takes a thread off the list. The registry's mutex is held.

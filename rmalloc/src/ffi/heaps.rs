@@ -157,7 +157,12 @@ pub unsafe extern "C" fn rmheap_compact(
                 if !result.is_null() {
                     result.write(done);
                 }
-                0
+                // The checking build tells there how much damage it met.
+                if done.reserved != 0 {
+                    Error::Damaged as status_t
+                } else {
+                    0
+                }
             }
             Err(error) => error as status_t,
         }
