@@ -931,6 +931,11 @@ impl Cache {
                 // Whoever moves it has to give up.
                 Word(word.0 & !MOVING)
             } else {
+                if word.shared() == SHARED_STUCK {
+                    // Locked for good: one more needs no count.
+                    // SAFETY: the block lies in the heap.
+                    return Ok(unsafe { self.base.add(word.offset() as usize) });
+                }
                 if word.shared() >= SHARED_MAX {
                     return Err(Error::Locks);
                 }

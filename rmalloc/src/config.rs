@@ -251,7 +251,7 @@ impl Config {
             },
             table: TableSettings {
                 way: TableWay::Segmented,
-                entries: 1 << 30,
+                entries: 1 << 26,
                 segment_entries: SEGMENT_ENTRIES,
                 first_entries: SEGMENT_ENTRIES,
                 step_entries: SEGMENT_ENTRIES,

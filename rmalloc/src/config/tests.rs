@@ -29,7 +29,7 @@ fn another(key: &Key) -> (String, Option<u64>) {
             let place = words.len() - 1;
             (format!("\"{}\"", words[place]), Some(place as u64))
         }
-        Unit::Share => ("0.04".into(), Some(40_000)),
+        Unit::Share => ("0.03".into(), Some(30_000)),
         _ => {
             let number = if default == Some(key.low) {
                 key.high
@@ -290,8 +290,8 @@ fn refusals_name_file_line_setting_and_what_is_allowed() {
             "F:3: compaction.stop: 0.1 is not allowed: it must be less than compaction.trigger, 0.1",
         ),
         (
-            "[compaction]\ntrigger = 0.02",
-            "F:2: compaction.stop: 0.03 is not allowed: it must be less than compaction.trigger, 0.02",
+            "[compaction]\ntrigger = 0.01",
+            "F:2: compaction.stop: 0.02 is not allowed: it must be less than compaction.trigger, 0.01",
         ),
         (
             "[compaction]\ntrigger = 0",
