@@ -624,7 +624,7 @@ impl Cache {
                     region
                 }
             };
-            let spare = Spare((word.0 & GENERATION) + FIRST_GENERATION | index as u64);
+            let spare = Spare(((word.0 & GENERATION) + FIRST_GENERATION) | index as u64);
             let mine = region.owner.load(Relaxed) == self.id
                 && if self.alone.load(Relaxed) != 0 {
                     entry.store(spare.0, Release);

@@ -833,11 +833,13 @@ unsafe fn next_source(cache: &Cache, compactor: &mut Compactor) -> bool {
     compactor.cursor > heap.first_span()
 }
 
-/// The next region to fill; false: there is none.
+/// Looks at up to a few hundred spans for the next region to fill; false: there is none.
 unsafe fn next_target(cache: &Cache, compactor: &mut Compactor, source: usize) -> bool {
     let heap = cache.heap();
     let end = ready(heap);
-    while compactor.target_cursor < end {
+    // A piece at a time: a large heap has tens of thousands of descriptors.
+    let until = end.min(compactor.target_cursor + SURVEYED);
+    while compactor.target_cursor < until {
         let span = compactor.target_cursor;
         // SAFETY: the span is ready.
         unsafe {
@@ -859,7 +861,7 @@ unsafe fn next_target(cache: &Cache, compactor: &mut Compactor, source: usize) -
         }
         compactor.target_cursor += 1;
     }
-    false
+    compactor.target_cursor < end
 }
 
 /// Squeezes the class' next region, or goes on to the next class.

@@ -22,6 +22,7 @@ mod guarded;
 mod handle;
 mod heap;
 mod local;
+pub mod map;
 mod mutex;
 #[cfg(feature = "system")]
 mod os;

@@ -38,6 +38,8 @@ impl<'memory> LocalHeap<'memory> {
         memory: &'memory mut [MaybeUninit<u8>],
         clock_ns: Option<fn() -> u64>,
     ) -> Result<LocalHeap<'memory>, Error> {
+        // So that a block's bytes are bytes, whoever had them before. Cost: once over the memory.
+        memory.fill(MaybeUninit::zeroed());
         let bytes = memory.len();
         let (geometry, classes) = layout_for(bytes).map_err(|_| Error::HeapTooSmall)?;
         let plan = Plan {
@@ -153,8 +155,8 @@ impl<'memory> LocalHeap<'memory> {
         }
         let bytes = self.usable_bytes(handle)?;
         let place = self.lock(handle)?;
-        // SAFETY: the block has these bytes and stays while it is locked. They were initialised: by `zero` or by
-        // their last user; the heap's memory is of bytes, which may be anything.
+        // SAFETY: the block has these bytes and stays while it is locked. They are
+        // initialised: `new` wrote the whole memory.
         let result = f(unsafe { core::slice::from_raw_parts_mut(place, bytes) });
         self.unlock(handle)?;
         Ok(result)

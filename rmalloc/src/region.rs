@@ -172,7 +172,7 @@ impl Region {
         let mut head = self.remote.load(Relaxed);
         loop {
             word.store(FREE | REMOTE | (head & 0xffff), Relaxed);
-            let next = (head & !0xffff) + (1 << 16) | (slot + 1);
+            let next = ((head & !0xffff) + (1 << 16)) | (slot + 1);
             match self
                 .remote
                 .compare_exchange_weak(head, next, SeqCst, Relaxed)

@@ -1,6 +1,6 @@
 //! Handles with a type, in safe Rust: a [`Handle`] owns its block and the value in it, a [`Guard`] locks it and
 //! derefs. This file owns the two traits that tie them to heaps and to shapes of values; what a block is and how
-//! it is locked is [`crate::cache`]'s.
+//! it is locked is `crate::cache`'s.
 //!
 //! Why it is sound:
 //!

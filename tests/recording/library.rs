@@ -98,6 +98,11 @@ fn arrows_between_the_crates() {
     assert!(!arrows("rmtrace").contains("rmtrace-interpose"));
     // rmalloc knows none of the others, and the command line is the root's alone.
     assert_eq!(arrows("rmalloc"), set(&[]));
+    assert_eq!(arrows("rmalloc-c"), set(&["rmalloc"]));
+    assert_eq!(
+        arrows("rmtrace-replay"),
+        set(&["rmtrace-format", "rmtrace-file", "rmalloc"])
+    );
     for (name, uses) in &uses {
         assert_eq!(uses.contains("clap"), name == "rmtrace", "{name}");
     }

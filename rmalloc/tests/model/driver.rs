@@ -33,14 +33,23 @@ macro_rules! same {
 /// One operation; numbers pick blocks among those there are.
 #[derive(Clone, Debug)]
 pub enum Step {
+    /// A block of so many bytes.
     Alloc(usize),
+    /// A block at a multiple of 2 to that power.
     Aligned(usize, u32),
+    /// Ends one of the live blocks.
     Free(usize),
+    /// Gives one another size.
     Resize(usize, usize),
+    /// Locks one.
     Lock(usize),
+    /// Gives a lock back, if there is one.
     Unlock(usize),
+    /// Says whether its contents may be dropped.
     Discardable(usize, bool),
+    /// Compacts until nothing is left to gain.
     Compact,
+    /// Uses a handle of a block that has ended, and one that is made up.
     Stale(usize),
 }
 
