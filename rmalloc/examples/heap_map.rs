@@ -58,6 +58,9 @@ struct Lines {
 impl Lines {
     /// Adds bytes `from..to`.
     fn add(&mut self, state: usize, from: u64, to: u64) {
+        if from == to {
+            return;
+        }
         match &mut self.last {
             Some((last, _, end)) if *last == state && *end == from => *end = to,
             _ => {
@@ -137,7 +140,12 @@ fn panel(heap: &LocalHeap, svg: &mut String, title: &str, top: u64) -> Panel {
                     at = slot.offset + slot.bytes as u64;
                     lines.add(state, slot.offset, at);
                 }
-                lines.add(4, at, end);
+                // Behind the last slot: the rest of its page, and pages that are never used.
+                let page = (at - 1 - piece.offset) / 4096;
+                let page_end = piece.offset + (page + 1) * 4096;
+                let is_used = page < 64 && region.pages >> page & 1 != 0;
+                lines.add(if is_used { 2 } else { 4 }, at, page_end);
+                lines.add(4, page_end, end);
             }
             _ => lines.add(3, piece.offset, end),
         }

@@ -443,6 +443,24 @@ mod checked {
             }
         }
 
+        /// Slots that begin in these pages come into use: what an earlier region left there is no poison of theirs.
+        ///
+        /// # Safety
+        /// The region is the caller's, and the slots hold no blocks.
+        pub(crate) unsafe fn forget_poison(&self, region: &crate::region::Region, pages: u64) {
+            let class = self.class(region);
+            for page in (0..64).filter(|page| pages >> page & 1 != 0) {
+                for slot in crate::region::Region::slots_of(page, class) {
+                    // SAFETY: the slot is the caller's, and has 16 bytes at least.
+                    unsafe {
+                        let place = self.base.add(region.offset(slot) as usize);
+                        place.cast::<u64>().write(0);
+                        place.add(class.size as usize - 8).cast::<u64>().write(0);
+                    }
+                }
+            }
+        }
+
         /// Looks whether a free slot is as it was left, if it was poisoned; true: it was damaged, told, and poisoned anew.
         ///
         /// # Safety

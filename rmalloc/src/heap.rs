@@ -593,7 +593,11 @@ impl Heap {
         let before = region.resident_bytes(class);
         // SAFETY: the caller's promise.
         unsafe {
+            #[cfg(feature = "checked")]
+            let pages = region.pages.load(Relaxed);
             let done = region.carve(class, self.span_bytes());
+            #[cfg(feature = "checked")]
+            self.forget_poison(region, region.pages.load(Relaxed) & !pages);
             self.add_resident(region.resident_bytes(class) - before);
             done
         }
