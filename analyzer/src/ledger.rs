@@ -208,18 +208,14 @@ impl<S: Sink> Ledger<S> {
         self.waiting.clear();
     }
 
-    fn work(&mut self, mut events: &[Event]) {
-        while let Some(first) = events.first() {
-            let same = events
-                .iter()
-                .take_while(|event| event.process == first.process);
-            let (run, rest) = events.split_at(same.count());
-            events = rest;
+    fn work(&mut self, events: &[Event]) {
+        for run in events.chunk_by(|one, next| one.process == next.process) {
+            let process = run[0].process;
             self.last_ns = self.last_ns.max(run[run.len() - 1].time_ns);
             if !self.leaving.is_empty() {
                 self.let_go(true);
             }
-            match self.slots.get_mut(first.process as usize) {
+            match self.slots.get_mut(process as usize) {
                 Some(Slot::Running(book)) => {
                     book.events(run, self.was_paused, &mut self.batch.facts)
                 }

@@ -167,21 +167,14 @@ impl Preparation {
         self.waiting.clear();
     }
 
-    fn work(&mut self, mut events: &[Event]) {
-        while let Some(first) = events.first() {
-            let same = events
-                .iter()
-                .take_while(|event| event.process == first.process);
-            let (run, rest) = events.split_at(same.count());
-            events = rest;
-            let Some((_, heap)) = self
-                .heaps
-                .iter_mut()
-                .find(|(number, _)| *number == first.process)
+    fn work(&mut self, events: &[Event]) {
+        for run in events.chunk_by(|one, next| one.process == next.process) {
+            let process = run[0].process;
+            let Some((_, heap)) = self.heaps.iter_mut().find(|(number, _)| *number == process)
             else {
                 continue;
             };
-            if first.process == self.target {
+            if process == self.target {
                 let script = &mut self.script;
                 heap.events(run, |event, change| script.change(event, change));
             } else {

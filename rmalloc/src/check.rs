@@ -67,7 +67,7 @@ unsafe fn all(heap: &Heap) -> Result<(), Violation> {
             let region = heap.region(span);
             let at = span as u64;
             if !guarded.spans.is_taken(span) {
-                if region.source.load(Relaxed) != 0 {
+                if region.dirty.load(Relaxed) != 0 {
                     dirty += region.reported.load(Relaxed) as u64 * 64;
                 }
                 span += 1;

@@ -123,7 +123,6 @@ pub(crate) struct Compactor {
     /// Region being emptied or squeezed, in our hands, and its next slot.
     source: Option<Seized>,
     pub(crate) slot: u32,
-    pub(crate) pinned: u32,
     /// Region being filled, in our hands during a step only.
     target: Option<Seized>,
     /// Since the heap was made.
@@ -148,7 +147,6 @@ impl Compactor {
             cut: 0,
             source: None,
             slot: 0,
-            pinned: 0,
             target: None,
             sum: Compaction {
                 blocks_moved: 0,
@@ -722,9 +720,6 @@ unsafe fn evacuate(cache: &Cache, compactor: &mut Compactor, deadline: &Deadline
             }
         }
         if crate::evacuate::batch(cache, compactor, heap.region(source.span), region, deadline) {
-            heap.region(source.span)
-                .pinned
-                .store(compactor.pinned.min(0xffff) as u16, Relaxed);
             compactor.source = None;
             let_go(cache, compactor, source);
         }
@@ -771,7 +766,6 @@ unsafe fn slide(cache: &Cache, compactor: &mut Compactor, deadline: &Deadline) {
                 heap.mutex.unlock(&heap.platform);
                 compactor.source = Some(seized);
                 compactor.slot = 0;
-                compactor.pinned = 0;
                 compactor.target = place.map(|span| Seized {
                     span,
                     from: seized.from,
@@ -825,7 +819,6 @@ unsafe fn next_source(cache: &Cache, compactor: &mut Compactor) -> bool {
             if let Some(seized) = seize(cache, span, compactor.class) {
                 compactor.source = Some(seized);
                 compactor.slot = 0;
-                compactor.pinned = 0;
                 return true;
             }
         }
@@ -899,7 +892,6 @@ unsafe fn squeeze(cache: &Cache, compactor: &mut Compactor, deadline: &Deadline)
             {
                 compactor.source = Some(seized);
                 compactor.slot = class.slots as u32;
-                compactor.pinned = 0;
                 return;
             }
         }

@@ -122,7 +122,6 @@ unsafe fn mark(
             .compare_exchange(word.0, word.0 | MOVING, AcqRel, Relaxed)
             .is_err()
     {
-        compactor.pinned += 1;
         compactor.sum.blocks_pinned += 1;
         return None;
     }
@@ -158,7 +157,6 @@ unsafe fn finish(
         let who = one.word.owner();
         if heap.is_recorded_by(who, handle.bits()) {
             unmark(heap, one.index, one.word);
-            compactor.pinned += 1;
             compactor.sum.blocks_pinned += 1;
             continue;
         }

@@ -67,16 +67,23 @@ fn positive(size: isize) -> Result<usize, Error> {
     }
 }
 
+/// Writes what was got to where the caller wants it.
 #[inline(always)]
-unsafe fn give(out: *mut *mut memory_t, made: Result<RawHandle, Error>) -> status_t {
-    match made {
-        Ok(handle) => {
+unsafe fn put<T>(out: *mut T, got: Result<T, Error>) -> status_t {
+    match got {
+        Ok(value) => {
             // SAFETY: the caller's pointer, checked for null.
-            unsafe { out.write(handle.bits() as *mut memory_t) };
+            unsafe { out.write(value) };
             OK
         }
         Err(error) => error as status_t,
     }
+}
+
+#[inline(always)]
+unsafe fn give(out: *mut *mut memory_t, made: Result<RawHandle, Error>) -> status_t {
+    // SAFETY: the caller's pointer, checked for null.
+    unsafe { put(out, made.map(|handle| handle.bits() as *mut memory_t)) }
 }
 
 /// See `rmalloc.h`.
@@ -162,13 +169,8 @@ pub unsafe extern "C" fn rmlock(memory: *mut memory_t, address: *mut *mut c_void
 unsafe fn rmlock_rare(memory: *mut memory_t, address: *mut *mut c_void) -> status_t {
     // SAFETY: the cache is the calling thread's, of the handle's heap; the caller's promise.
     unsafe {
-        match handle(memory).and_then(|handle| thread::cache_for(handle)?.lock(handle)) {
-            Ok(place) => {
-                address.write(place.cast());
-                OK
-            }
-            Err(error) => error as status_t,
-        }
+        let place = handle(memory).and_then(|handle| thread::cache_for(handle)?.lock(handle));
+        put(address, place.map(<*mut u8>::cast))
     }
 }
 
@@ -186,13 +188,9 @@ pub unsafe extern "C" fn rmlock_shared(
     }
     // SAFETY: as above.
     unsafe {
-        match handle(memory).and_then(|handle| thread::cache_for(handle)?.lock_shared(handle)) {
-            Ok(place) => {
-                address.write(place.cast());
-                OK
-            }
-            Err(error) => error as status_t,
-        }
+        let place =
+            handle(memory).and_then(|handle| thread::cache_for(handle)?.lock_shared(handle));
+        put(address, place.map(<*mut u8>::cast))
     }
 }
 
@@ -257,14 +255,9 @@ pub unsafe extern "C" fn rmsize(memory: *mut memory_t, usable: *mut usize) -> st
     if usable.is_null() {
         return Error::Argument as status_t;
     }
-    match handle(memory).and_then(|handle| thread::cache_for(handle)?.usable_bytes(handle)) {
-        Ok(bytes) => {
-            // SAFETY: the caller's promise.
-            unsafe { usable.write(bytes) };
-            OK
-        }
-        Err(error) => error as status_t,
-    }
+    let bytes = handle(memory).and_then(|handle| thread::cache_for(handle)?.usable_bytes(handle));
+    // SAFETY: the caller's promise.
+    unsafe { put(usable, bytes) }
 }
 
 /// See `rmalloc.h`.

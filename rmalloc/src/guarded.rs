@@ -369,11 +369,8 @@ mod checked {
         None
     }
 
-    /// Reports what was found behind a block, and writes it anew.
-    ///
-    /// # Safety
-    /// As [`seal`].
-    unsafe fn tell(place: *mut u8, slot: usize, handle: RawHandle, found: Found, call: Call) {
+    /// Reports what was found behind a block.
+    fn report_found(slot: usize, handle: RawHandle, found: &Found, call: Call) {
         report(&Damage {
             handle: handle.bits(),
             requested_bytes: found.requested.map_or(u64::MAX, |size| size as u64),
@@ -387,6 +384,14 @@ mod checked {
             },
             call,
         });
+    }
+
+    /// Reports what was found behind a block, and writes it anew.
+    ///
+    /// # Safety
+    /// As [`seal`].
+    unsafe fn tell(place: *mut u8, slot: usize, handle: RawHandle, found: Found, call: Call) {
+        report_found(slot, handle, &found, call);
         // SAFETY: the caller's promise.
         unsafe { seal(place, slot, found.requested.unwrap_or(slot - TAIL)) };
     }
@@ -558,19 +563,7 @@ mod checked {
 
         /// The copy is the block now: tells what was found.
         pub(crate) fn moved_damaged(&self, slot: usize, handle: RawHandle, found: &Found) {
-            report(&Damage {
-                handle: handle.bits(),
-                requested_bytes: found.requested.map_or(u64::MAX, |size| size as u64),
-                slot_bytes: slot as u64,
-                offset: found.offset as u64,
-                found: found.byte,
-                check: if found.requested.is_some() && found.offset < slot - WORDS {
-                    Check::End
-                } else {
-                    Check::Size
-                },
-                call: Call::Compact,
-            });
+            report_found(slot, handle, found, Call::Compact);
         }
     }
 

@@ -126,7 +126,6 @@ pub(crate) struct Heap {
     pub reserved: usize,
     pub given: bool,
     first_span: usize,
-    entries_max: usize,
 }
 
 // SAFETY: what threads share is atomic, or guarded by one of the mutexes; `policy`, `moved` and `limit_spans` are
@@ -247,7 +246,6 @@ impl Heap {
                 reserved,
                 given: plan.given,
                 first_span: tables,
-                entries_max: pages_max * PAGE_ENTRIES,
             });
             (*heap).mutex.lock(&platform);
             let grown = (*heap).grow_table();
@@ -273,12 +271,6 @@ impl Heap {
     pub fn add_resident(&self, bytes: u64) {
         self.resident_bytes
             .store(self.resident_bytes.load(Relaxed) + bytes, Relaxed);
-    }
-
-    fn sub_dirty(&self, bytes: u64) {
-        self.dirty_bytes
-            .store(self.dirty_bytes.load(Relaxed) - bytes, Relaxed);
-        self.sub_resident(bytes);
     }
 
     pub fn sub_resident(&self, bytes: u64) {
@@ -401,15 +393,29 @@ impl Heap {
             let guarded = self.guarded();
             guarded.spans.take(first, count);
             for span in first..first + count {
-                let region = self.region(span);
-                if region.source.load(Relaxed) != 0 {
-                    // Was resident all the time.
-                    region.source.store(0, Relaxed);
-                    let bytes = region.reported.load(Relaxed) as u64 * 64;
-                    self.sub_dirty(bytes);
-                }
-                region.owner.store(owner::META, Release);
+                self.end_dirty(self.region(span));
+                self.region(span).owner.store(owner::META, Release);
             }
+        }
+    }
+
+    /// A span is free and resident no more, if it was.
+    fn end_dirty(&self, span: &Region) {
+        if span.dirty.swap(0, Relaxed) != 0 {
+            let bytes = span.reported.load(Relaxed) as u64 * 64;
+            self.dirty_bytes
+                .store(self.dirty_bytes.load(Relaxed) - bytes, Relaxed);
+            self.sub_resident(bytes);
+        }
+    }
+
+    /// Makes spans the rest of the region that begins at `first`.
+    unsafe fn set_interior(&self, first: usize, rest: core::ops::Range<usize>) {
+        for span in rest {
+            // SAFETY: the caller took the spans, so they are ready.
+            let interior = unsafe { self.region(span) };
+            interior.next.store(first as u32 + 1, Relaxed);
+            interior.owner.store(owner::INTERIOR, Release);
         }
     }
 
@@ -426,7 +432,7 @@ impl Heap {
                 let region = self.region(span);
                 region.owner.store(owner::META, Release);
                 region.listed.store(0, Relaxed);
-                region.source.store(1, Relaxed);
+                region.dirty.store(1, Relaxed);
                 region.reported.store((each / 64) as u32, Relaxed);
             }
             self.dirty_bytes.store(
@@ -448,7 +454,7 @@ impl Heap {
         unsafe {
             let guarded = self.guarded();
             let is_dirty = |span: usize| {
-                !guarded.spans.is_taken(span) && self.region(span).source.load(Relaxed) != 0
+                !guarded.spans.is_taken(span) && self.region(span).dirty.load(Relaxed) != 0
             };
             if self.dirty_bytes.load(Relaxed) <= keep {
                 return None;
@@ -460,9 +466,7 @@ impl Heap {
                 && is_dirty(end)
                 && self.dirty_bytes.load(Relaxed) > keep
             {
-                let region = self.region(end);
-                region.source.store(0, Relaxed);
-                self.sub_dirty(region.reported.load(Relaxed) as u64 * 64);
+                self.end_dirty(self.region(end));
                 end += 1;
             }
             (self.platform.release)(
@@ -498,38 +502,23 @@ impl Heap {
                 ) {
                     return false;
                 }
-                let books = self.base.add(self.books_at());
-                let from = (books as usize + table.count * size_of::<TablePage>()) / PAGE * PAGE;
-                let to = round_up(
-                    books as usize + (table.count + pages) * size_of::<TablePage>(),
-                    PAGE,
-                );
+                let book = |page: usize| table.book(page) as usize;
+                let from = book(table.count) / PAGE * PAGE;
+                let to = round_up(book(table.count + pages), PAGE);
                 if !(self.platform.commit)(from as *mut u8, to - from) {
                     return false;
                 }
                 guarded.spans.take(span, 1);
                 guarded.table_spans += 1;
                 if span < guarded.ready {
-                    let region = self.region(span);
-                    if region.source.load(Relaxed) != 0 {
-                        region.source.store(0, Relaxed);
-                        let bytes = region.reported.load(Relaxed) as u64 * 64;
-                        self.sub_dirty(bytes);
-                    }
-                    region.owner.store(owner::META, Relaxed);
+                    self.end_dirty(self.region(span));
+                    self.region(span).owner.store(owner::META, Relaxed);
                 }
             }
             table.grow();
             self.entries.store(table.entries(), Release);
             true
         }
-    }
-
-    fn books_at(&self) -> usize {
-        let available = Table::bytes(self.entries_max / PAGE_ENTRIES).1;
-        let at = round_up(size_of::<Heap>(), 64)
-            + round_up(Spans::bytes(self.bytes >> self.span_shift), 64);
-        at + round_up(available, 64)
     }
 
     /// Word of an entry; `None` if there is no such entry.
@@ -565,20 +554,15 @@ impl Heap {
             region.used.store(0, Relaxed);
             region.trigger.store(u32::MAX, Relaxed);
             region.granules.store((class.size / 16) as u16, Relaxed);
-            region.pinned.store(0, Relaxed);
             region.class.store(class_index, Relaxed);
             region.listed.store(0, Relaxed);
-            region.source.store(0, Relaxed);
+            region.dirty.store(0, Relaxed);
             region.remote.store(0, Relaxed);
             region.next.store(0, Relaxed);
             region.previous.store(0, Relaxed);
             region.reported.store(0, Relaxed);
             region.pages.store(0, Relaxed);
-            for span in first + 1..first + class.spans as usize {
-                let interior = self.region(span);
-                interior.next.store(first as u32 + 1, Relaxed);
-                interior.owner.store(owner::INTERIOR, Release);
-            }
+            self.set_interior(first, first + 1..first + class.spans as usize);
             region.owner.store(who, Release);
             Some(first)
         }
@@ -750,11 +734,7 @@ impl Heap {
                 .store((first << self.span_shift) as u64, Relaxed);
             region.pages.store(pages, Relaxed);
             region.free.store(index, Relaxed);
-            for span in first + 1..first + spans {
-                let interior = self.region(span);
-                interior.next.store(first as u32 + 1, Relaxed);
-                interior.owner.store(owner::INTERIOR, Release);
-            }
+            self.set_interior(first, first + 1..first + spans);
             region.owner.store(owner::LARGE, Release);
             let guarded = self.guarded();
             guarded.large_blocks += 1;
@@ -810,11 +790,7 @@ impl Heap {
                     }
                     true
                 } else if needs == had || self.take_spans_at(behind, needs - had) {
-                    for span in behind..first + needs {
-                        let interior = self.region(span);
-                        interior.next.store(first as u32 + 1, Relaxed);
-                        interior.owner.store(owner::INTERIOR, Release);
-                    }
+                    self.set_interior(first, behind..first + needs);
                     self.set_large(region, pages);
                     true
                 } else {

@@ -146,7 +146,7 @@ impl<'heap> Map<'heap> {
             let spans = &guarded.spans;
             // Free and resident: its bytes; free and not: 0.
             let dirty = |span: usize| {
-                if span < first || span >= ready || heap.region(span).source.load(Relaxed) == 0 {
+                if span < first || span >= ready || heap.region(span).dirty.load(Relaxed) == 0 {
                     return 0;
                 }
                 heap.region(span).reported.load(Relaxed) as u64 * 64

@@ -51,16 +51,14 @@ pub(crate) struct Region {
     pub trigger: AtomicU32,
     /// Slot size / 16.
     pub granules: AtomicU16,
-    /// Pinned blocks met when it was last compacted.
-    pub pinned: AtomicU16,
     /// See [`owner`].
     pub owner: AtomicU8,
     /// Number of the size class.
     pub class: AtomicU8,
     /// On a list of regions with free slots.
     pub listed: AtomicU8,
-    /// Set by a survey: to be emptied.
-    pub source: AtomicU8,
+    /// Of a free span: it is resident, with as many bytes as `reported` says.
+    pub dirty: AtomicU8,
     /// Slots that other threads gave back: how many (upper half), the first and 1, or 0 (lower half). Anybody pushes.
     pub remote: AtomicU32,
     /// Neighbours in a list: number of the region and 1, or 0.

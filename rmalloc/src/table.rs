@@ -144,6 +144,11 @@ impl Table {
         self.set_available(self.count - 1, true);
     }
 
+    /// Where the book of a page is, or would be.
+    pub fn book(&self, page: usize) -> *mut TablePage {
+        self.pages.wrapping_add(page)
+    }
+
     fn page(&mut self, page: usize) -> &mut TablePage {
         debug_assert!(page < self.count);
         // SAFETY: pages below `count` have books.

@@ -389,6 +389,15 @@ fn live_heaps() -> impl Iterator<Item = &'static Heap> {
         .filter_map(|place| unsafe { place.heap.load(Acquire).as_ref() })
 }
 
+/// The calling thread's cache of the heap in a place, or null; `mine` is the thread's page, or null.
+unsafe fn own_cache(mine: *const Known, place: usize, heap: &Heap) -> *mut Cache {
+    // SAFETY: the page is the thread's own.
+    match unsafe { mine.as_ref() }.map(|known| known.caches[place]) {
+        Some((tag, cache)) if tag == heap.tag => cache,
+        _ => null_mut(),
+    }
+}
+
 /// Every heap is made to stand still between calls, so that the child finds it whole.
 unsafe extern "C" fn before_fork() {
     REGISTRY.mutex.lock(platform());
@@ -402,11 +411,7 @@ unsafe extern "C" fn before_fork() {
             let Some(heap) = place.heap.load(Acquire).as_ref() else {
                 continue;
             };
-            let own = if mine.is_null() || (*mine).caches[at].0 != heap.tag {
-                null_mut()
-            } else {
-                (*mine).caches[at].1
-            };
+            let own = own_cache(mine, at, heap);
             (heap.platform.barrier)();
             for cache in &heap.caches {
                 let cache = cache.load(Acquire);
@@ -480,11 +485,7 @@ unsafe extern "C" fn after_fork_in_child() {
             let Some(heap) = place.heap.load(Acquire).as_ref() else {
                 continue;
             };
-            let own = if mine.is_null() || (*mine).caches[at].0 != heap.tag {
-                null_mut()
-            } else {
-                (*mine).caches[at].1
-            };
+            let own = own_cache(mine, at, heap);
             for cache in &heap.caches {
                 let cache = cache.load(Acquire);
                 if !cache.is_null() && cache != own {

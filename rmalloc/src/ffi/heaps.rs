@@ -1,6 +1,8 @@
 //! Functions that name a heap; null is the default one, made if it is not there.
 
-use super::{Options, default_cache, give, handle, memory_t, options, positive, status, status_t};
+use super::{
+    Options, default_cache, give, handle, memory_t, options, positive, put, status, status_t,
+};
 use crate::cache::Cache;
 use crate::compact::{self, Compaction};
 use crate::handle::RawHandle;
@@ -55,13 +57,11 @@ pub unsafe extern "C" fn rmheap_create(
     }
     // SAFETY: the caller's promise.
     unsafe {
-        match options::make(options, false) {
-            Ok(heap) => {
-                out.write(core::ptr::from_ref(heap).cast_mut().cast());
-                0
-            }
-            Err(error) => error as status_t,
-        }
+        let made = options::make(options, false);
+        put(
+            out,
+            made.map(|heap| core::ptr::from_ref(heap).cast_mut().cast()),
+        )
     }
 }
 
@@ -178,14 +178,8 @@ pub unsafe extern "C" fn rmheap_stats(heap: *mut rmheap_t, stats: *mut Stats) ->
     if stats.is_null() {
         return Error::Argument as status_t;
     }
-    match cache_of(heap) {
-        Ok(cache) => {
-            // SAFETY: the caller's promise.
-            unsafe { stats.write(cache.heap().stats()) };
-            0
-        }
-        Err(error) => error as status_t,
-    }
+    // SAFETY: the caller's promise.
+    unsafe { put(stats, cache_of(heap).map(|cache| cache.heap().stats())) }
 }
 
 /// See `rmalloc.h`.

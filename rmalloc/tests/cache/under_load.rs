@@ -110,14 +110,18 @@ fn at_rest_blocks_move_together() {
         Reply::Integer(1)
     });
     let began = Instant::now();
-    while server.client().info("resident_bytes") > full / 2 {
+    // Regions in which nothing is left are given back without a move, and may be half of it.
+    let waits = || {
+        let mut client = server.client();
+        client.info("resident_bytes") > full / 2 || client.info("moved_blocks") == 0
+    };
+    while waits() {
         assert!(
             began.elapsed() < Duration::from_secs(120),
             "nothing was given back"
         );
         std::thread::sleep(Duration::from_millis(20));
     }
-    assert!(server.client().info("moved_blocks") > 0);
     let left = (0..KEYS).filter(|n| n % 10 == 7);
     batch(&mut left.map(|n| request(&[b"GET", &key(n)])), &|m| {
         bulk(value(m * 10 + 7))
