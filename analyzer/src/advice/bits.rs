@@ -12,15 +12,16 @@ const DAY_NS: u128 = 86_400_000_000_000;
 const POINTS: [u64; 8] = [8, 12, 14, 16, 20, 24, 28, 32];
 /// The share of the table that may retire in a day: one part in so many.
 pub const RETIRED_PART: u64 = 100;
-/// Bits of an address in user space on x86-64 and AArch64 with four levels of page tables, with the
-/// highest set aside: 48.
-pub const ADDRESS_BITS: u64 = 48;
-/// Blocks are aligned to 16: so many bits of an address are zero.
+/// Bits of a block's offset in rmalloc's heap, which has 128 GiB at most.
+pub const OFFSET_BITS: u64 = 37;
+/// Blocks are aligned to 16: so many bits of an offset are zero.
 pub const ALIGN_BITS: u64 = 4;
 /// Bits for the number of locks held on a block. Traces hold no locks: this is a choice.
 pub const LOCK_BITS: u64 = 4;
-/// Bits for in use, and being moved.
-pub const FLAG_BITS: u64 = 2;
+/// Bits for the thread in whose region a block is.
+pub const OWNER_BITS: u64 = 8;
+/// Bits for in use, being moved, may be dropped.
+pub const FLAG_BITS: u64 = 3;
 /// Room to grow above the advised entries that an index has.
 pub const GROWTH_ROOM: u64 = 16;
 /// Bits of an entry and of a handle.
@@ -120,15 +121,17 @@ impl Generations {
 /// How to split an entry and a handle of 64 bits each.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Split {
-    /// Of an entry: the address, without the bits that alignment to 16 leaves zero.
+    /// Of an entry: the offset in the heap, without the bits that alignment to 16 leaves zero.
     pub address_bits: u64,
     /// Of an entry: locks held.
     pub lock_bits: u64,
-    /// Of an entry: in use, being moved.
+    /// Of an entry: the owner of the block's region.
+    pub owner_bits: u64,
+    /// Of an entry: in use, being moved, may be dropped.
     pub flag_bits: u64,
     /// Of an entry: what is left for the generation, as far as it is wanted.
     pub entry_generation_bits: u64,
-    /// Generation bits that need a place elsewhere, as in the header of the block.
+    /// Generation bits that are wanted and that an entry has no room for: entries retire earlier.
     pub generation_bits_beside: u64,
     /// Of a handle: the entry's number.
     pub index_bits: u64,
@@ -140,8 +143,8 @@ pub struct Split {
 
 impl Split {
     pub(super) fn new(entries: u64, generation_bits: u64, memory: Option<u64>) -> Split {
-        let address_bits = ADDRESS_BITS - ALIGN_BITS;
-        let room = WORD_BITS - address_bits - LOCK_BITS - FLAG_BITS;
+        let address_bits = OFFSET_BITS - ALIGN_BITS;
+        let room = WORD_BITS - address_bits - LOCK_BITS - OWNER_BITS - FLAG_BITS;
         // As many of the smallest blocks as fit, with their entries.
         let fit = memory.map_or(0, |bytes| bytes / ((1 << ALIGN_BITS) + HANDLE_BYTES));
         let most = entries.saturating_mul(GROWTH_ROOM).max(fit).max(2);
@@ -150,6 +153,7 @@ impl Split {
         Split {
             address_bits,
             lock_bits: LOCK_BITS,
+            owner_bits: OWNER_BITS,
             flag_bits: FLAG_BITS,
             entry_generation_bits: generation_bits.min(room),
             generation_bits_beside: generation_bits.saturating_sub(room),
@@ -240,7 +244,8 @@ mod tests {
         fn words_are_filled(entries: u64, wanted in 0u64..65, memory in proptest::option::of(any::<u64>())) {
             let split = Split::new(entries, wanted, memory);
             prop_assert_eq!(split.index_bits + split.generation_bits + split.check_bits, 64);
-            prop_assert!(split.address_bits + split.lock_bits + split.flag_bits + split.entry_generation_bits <= 64);
+            let others = split.address_bits + split.lock_bits + split.owner_bits + split.flag_bits;
+            prop_assert!(others + split.entry_generation_bits <= 64);
             prop_assert_eq!(split.entry_generation_bits + split.generation_bits_beside, split.generation_bits);
             prop_assert!(split.index_bits == 32 || entries <= 1 << split.index_bits);
         }

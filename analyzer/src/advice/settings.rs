@@ -168,7 +168,7 @@ pub fn settings(advice: &Advice) -> Vec<Setting> {
         "entry",
         "address_bits",
         number(split.address_bits),
-        "addresses of 48 bits, of blocks aligned to 16".to_string(),
+        "offsets in a heap of 128 GiB at most, of blocks aligned to 16".to_string(),
     );
     set(
         "entry",
@@ -180,16 +180,22 @@ pub fn settings(advice: &Advice) -> Vec<Setting> {
         "entry",
         "flag_bits",
         number(split.flag_bits),
-        "in use; being moved".to_string(),
+        format!(
+            "in use; being moved; may be dropped. The owner of a block's region has {} bits more",
+            split.owner_bits
+        ),
     );
     set(
         "entry",
         "generation_bits",
         number(split.entry_generation_bits),
-        format!(
-            "what an entry has left; {} more need another place",
-            counted(split.generation_bits_beside, "bit", "bits")
-        ),
+        match split.generation_bits_beside {
+            0 => "as many as are wanted".to_string(),
+            bits => format!(
+                "what an entry has left, {} less than wanted: see `generations.points`",
+                counted(bits, "bit", "bits")
+            ),
+        },
     );
     set(
         "handle",

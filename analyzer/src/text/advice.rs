@@ -328,15 +328,17 @@ fn generations(out: &mut String, advice: &Advice) {
     );
     let _ = writeln!(
         out,
-        "  entry of {} bits: {} address, {} locks, {} flags, {} generation{}",
+        "  entry of {} bits: {} offset, {} locks, {} owner, {} flags, {} generation{}",
         8 * HANDLE_BYTES,
         split.address_bits,
         split.lock_bits,
+        split.owner_bits,
         split.flag_bits,
         split.entry_generation_bits,
         match split.generation_bits_beside {
             0 => String::new(),
-            bits => format!(" ({bits} more in the block's header)"),
+            bits =>
+                format!(" ({bits} fewer than advised: entries retire earlier, as the table says)"),
         }
     );
     let _ = writeln!(
