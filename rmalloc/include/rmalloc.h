@@ -165,6 +165,9 @@ typedef struct rmstats {
   uint64_t entries_taken;   /* of these, entries of blocks and those that threads keep */
   uint64_t entries_retired; /* of these, entries that are never used again */
   uint64_t threads;         /* threads that use the heap */
+  uint64_t stranded_slots;  /* library built with the feature beside: slots that hold nothing but the entry of a block
+                               elsewhere; else 0 */
+  uint64_t stranded_bytes;  /* memory in them that no block can have while those entries live */
   rmcompact_result_t compaction; /* sums since the heap was made, of the policy's steps too */
 } rmstats_t;
 
@@ -293,7 +296,7 @@ RM_ASSERT_(sizeof(void *) == 8);
 RM_ASSERT_(sizeof(status_t) == 4);
 RM_ASSERT_(sizeof(rmoptions_t) == 96);
 RM_ASSERT_(sizeof(rmcompact_result_t) == 104);
-RM_ASSERT_(sizeof(rmstats_t) == 192);
+RM_ASSERT_(sizeof(rmstats_t) == 208);
 #undef RM_ASSERT_
 
 #ifdef __cplusplus

@@ -11,7 +11,7 @@
 //!
 //! [`Platform::barrier`]: crate::platform::Platform::barrier
 
-use crate::class::CLASSES_MAX;
+use crate::class::{CLASSES_MAX, ENTRY_BYTES};
 use crate::entry::{
     DISCARDABLE, FIRST_GENERATION, GENERATION, MOVING, SHARED_MASK, SHARED_MAX, SHARED_ONE,
     SHARED_STUCK, Word,
@@ -27,10 +27,14 @@ use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use core::sync::atomic::{AtomicU32, AtomicU64, compiler_fence, fence};
 
+#[cfg(feature = "beside")]
+mod beside;
+
 /// Locks that a thread holds without touching the entries.
 pub(crate) const RECORDS: usize = 8;
 /// Entries that a thread keeps, and how many it takes at a time.
 const SPARES: usize = 64;
+#[cfg(not(feature = "beside"))]
 const SPARES_TAKEN: usize = 32;
 /// A region tells its owner whenever this share of its slots more has become free.
 const REPORTS: u32 = 8;
@@ -62,6 +66,8 @@ pub(crate) struct Cache {
     table_end: *const AtomicU64,
     base: *mut u8,
     regions: *const Region,
+    #[cfg(feature = "beside")]
+    entry_bits: *const AtomicU64,
     span_shift: u32,
     /// Entries known to exist.
     entries: Cell<u32>,
@@ -108,6 +114,8 @@ impl Cache {
             table_end: heap.table_end,
             base: heap.base,
             regions: heap.regions,
+            #[cfg(feature = "beside")]
+            entry_bits: heap.entry_bits(),
             span_shift: heap.span_shift,
             entries: Cell::new(heap.entries.load(Acquire)),
             spare_count: Cell::new(0),
@@ -188,6 +196,7 @@ impl Cache {
     ///
     /// # Safety
     /// As [`Cache::alloc`], and the cache is not `fenced`.
+    #[cfg(not(feature = "beside"))]
     #[inline(always)]
     pub unsafe fn try_alloc(&self, size: usize) -> Option<RawHandle> {
         let below = size.wrapping_sub(1);
@@ -258,6 +267,7 @@ impl Cache {
     }
 
     /// Writes the word of an entry that is ours and in no use.
+    #[cfg(not(feature = "beside"))]
     #[inline(always)]
     fn enter(&self, spare: Spare, offset: u64) -> RawHandle {
         // SAFETY: spare entries exist.
@@ -271,6 +281,7 @@ impl Cache {
         RawHandle::of(self.tag, spare.0)
     }
 
+    #[cfg(not(feature = "beside"))]
     unsafe fn alloc_slow(&self, class: u8) -> Result<RawHandle, Error> {
         let bytes = self.heap().classes.get(class).size as usize;
         // SAFETY: the caller's promise; `with_slot` holds the mutex.
@@ -290,6 +301,7 @@ impl Cache {
         }
     }
 
+    #[cfg(not(feature = "beside"))]
     unsafe fn alloc_large(&self, size: usize) -> Result<RawHandle, Error> {
         if size == 0 || size > isize::MAX as usize || size > self.heap().bytes {
             return Err(Error::Size);
@@ -353,6 +365,7 @@ impl Cache {
     }
 
     /// At least one spare entry. The mutex is held.
+    #[cfg(not(feature = "beside"))]
     unsafe fn need_spare(&self) -> Result<(), Error> {
         if self.spare_count.get() > 0 {
             return Ok(());
@@ -387,6 +400,7 @@ impl Cache {
         Ok(())
     }
 
+    #[cfg(not(feature = "beside"))]
     fn take_spare(&self) -> Spare {
         let count = self.spare_count.get() - 1;
         self.spare_count.set(count);
@@ -417,6 +431,7 @@ impl Cache {
     }
 
     /// Keeps an entry that became free; `generation` is that of its next block.
+    #[cfg(not(feature = "beside"))]
     unsafe fn keep_spare(&self, index: u32, generation: u64) {
         let heap = self.heap();
         let retired = generation << 48 > self.last_generation || generation > 0xffff;
@@ -465,7 +480,9 @@ impl Cache {
                         continue;
                     }
                     heap.unreport(region);
-                    region.trigger.store(region.used.load(Relaxed) - 1, Relaxed);
+                    // Feature `beside`: none may be in use, and none left that has generations.
+                    let used = region.used.load(Relaxed);
+                    region.trigger.store(used.saturating_sub(1), Relaxed);
                     continue;
                 }
                 let guarded = heap.guarded();
@@ -595,6 +612,7 @@ impl Cache {
     ///
     /// # Safety
     /// As [`Cache::free`], and the cache is not `fenced`.
+    #[cfg(not(feature = "beside"))]
     #[inline(always)]
     pub unsafe fn try_free(&self, handle: RawHandle) -> bool {
         let index = handle.index();
@@ -670,13 +688,8 @@ impl Cache {
             if word.shared() != 0 || self.is_recorded(handle, word) {
                 return Err(Error::Locked);
             }
-            let next = Word::free(word.generation() + 1, 0);
+            let freed = heap.ended_word(word.generation());
             // The mover's own exchange fails then, whatever it was about.
-            let freed = if word.generation() == 0xffff {
-                Word::free(0xffff, 0)
-            } else {
-                next
-            };
             if entry
                 .compare_exchange(word.0, freed.0, AcqRel, Relaxed)
                 .is_ok()
@@ -689,7 +702,7 @@ impl Cache {
             #[cfg(feature = "checked")]
             let damaged = !word.is_discarded() && heap.died(word.offset(), handle);
             if !word.is_discarded() {
-                self.give_slot(word.offset());
+                self.give_place(word.offset(), handle.index());
             }
             self.keep_spare(handle.index(), handle.generation() + 1);
             #[cfg(feature = "checked")]
@@ -737,6 +750,25 @@ impl Cache {
                 .any(|record| record.load(Relaxed) == handle.bits());
         }
         self.heap().is_recorded_by(word.owner(), handle.bits())
+    }
+
+    /// The block of an entry has left a place; its entry may go on.
+    ///
+    /// # Safety
+    /// The place is the caller's.
+    #[cfg(not(feature = "beside"))]
+    #[inline(always)]
+    pub unsafe fn vacate(&self, offset: u64) {
+        // SAFETY: the caller's promise.
+        unsafe { self.give_slot(offset) }
+    }
+
+    /// The block of an entry has ended, and was here.
+    #[cfg(not(feature = "beside"))]
+    #[inline(always)]
+    unsafe fn give_place(&self, offset: u64, _index: u32) {
+        // SAFETY: the caller's promise.
+        unsafe { self.give_slot(offset) }
     }
 
     /// Gives the slot of a block back that is in no entry any more.
@@ -862,6 +894,7 @@ impl Cache {
     ///
     /// # Safety
     /// As [`Cache::lock`], and the cache is not `fenced`.
+    #[cfg(not(feature = "beside"))]
     #[inline(always)]
     pub unsafe fn try_lock(&self, handle: RawHandle) -> Option<NonNull<u8>> {
         let index = handle.index();
@@ -1134,12 +1167,12 @@ impl Cache {
                 self.unclaim(entry, mine);
                 return Err(Error::Locked);
             }
-            let spare = (other_word.generation() + 1).min(0xffff);
-            other_entry.store(Word::free(spare, 0).0, Release);
+            let ended = heap.ended_word(other_word.generation());
+            other_entry.store(ended.0, Release);
             self.keep_spare(other.index(), other_word.generation() + 1);
             #[cfg(feature = "checked")]
             heap.poison(mine.offset(), handle);
-            self.give_slot(mine.offset());
+            self.vacate(mine.offset());
             Ok(())
         }
     }
@@ -1184,11 +1217,11 @@ impl Cache {
             );
             heap.rename(to, handle.index());
             entry.store(word.moved_to(to).0, Release);
-            let spare = (other_word.generation() + 1).min(0xffff);
-            other_entry.store(Word::free(spare, 0).0, Release);
+            let ended = heap.ended_word(other_word.generation());
+            other_entry.store(ended.0, Release);
             self.end();
             self.keep_spare(other.index(), other_word.generation() + 1);
-            self.give_slot(from);
+            self.vacate(from);
             Ok(())
         }
     }
@@ -1197,7 +1230,7 @@ impl Cache {
     fn fits(&self, handle: RawHandle, size: usize) -> Result<bool, Error> {
         let before = self.usable_bytes_plain(handle)?;
         let least = match self.heap().classes.index_of(size) {
-            Some(class) => self.heap().classes.get(class).size as usize,
+            Some(class) => (self.heap().classes.get(class).size - ENTRY_BYTES) as usize,
             None => size.next_multiple_of(PAGE),
         };
         Ok(least == before || (least < before && before - least <= before / 8 && before <= PAGE))
@@ -1273,7 +1306,7 @@ impl Cache {
     }
 
     /// Entries in our hands.
-    #[cfg(any(test, feature = "check"))]
+    #[cfg(all(any(test, feature = "check"), not(feature = "beside")))]
     pub fn spare_count(&self) -> u32 {
         self.spare_count.get()
     }

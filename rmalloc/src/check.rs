@@ -1,9 +1,10 @@
 //! The invariants of a heap, in one place, numbered. Tests call this after every step.
 
+use crate::class::ENTRY_BYTES;
 use crate::entry::Word;
 use crate::heap::Heap;
 use crate::platform::PAGE;
-use crate::region::{FREE, Region, owner};
+use crate::region::{ENTRY_ONLY, FREE, Region, WORN, owner};
 use core::sync::atomic::Ordering::Relaxed;
 
 /// What was found.
@@ -81,6 +82,14 @@ unsafe fn all(heap: &Heap) -> Result<(), Violation> {
                 owner::LARGE => {
                     let pages = region.pages.load(Relaxed);
                     let index = region.free.load(Relaxed);
+                    if ENTRY_BYTES != 0 && index == ENTRY_ONLY {
+                        let index = ((span << heap.span_shift) / 16) as u32;
+                        let word = heap.entry(index).map_or(0, |entry| entry.load(Relaxed));
+                        let live = Word(word).is_live() as u64;
+                        is(19, "an entry that is alone has a block", at, live, 1)?;
+                        span += 1;
+                        continue;
+                    }
                     let word = Word(heap.entry(index).map_or(0, |entry| entry.load(Relaxed)));
                     is(
                         2,
@@ -158,39 +167,20 @@ unsafe fn all(heap: &Heap) -> Result<(), Violation> {
         )?;
         let mut live = 0u64;
         let mut discarded = 0u64;
-        for index in 0..heap.entries.load(Relaxed) {
-            let Some(entry) = heap.entry(index) else {
-                break;
-            };
+        let mut wrong = Ok(());
+        heap.each_entry(|index, entry| {
             let word = Word(entry.load(Relaxed));
             if word.is_live() {
-                is(
-                    10,
-                    "nobody moves a block outside of calls",
-                    index as u64,
-                    word.is_moving() as u64,
-                    0,
-                )?;
                 if word.is_discarded() {
                     discarded += 1;
                 } else {
                     live += 1;
-                    let region = heap.region(heap.span_of(word.offset()));
-                    let named = if region.owner() == owner::LARGE {
-                        region.free.load(Relaxed)
-                    } else {
-                        region.word(region.slot(word.offset())).load(Relaxed)
-                    };
-                    is(
-                        11,
-                        "the slot of a block names its entry",
-                        index as u64,
-                        named as u64,
-                        index as u64,
-                    )?;
                 }
+                wrong = check_entry(heap, index, word);
             }
-        }
+            wrong.is_ok()
+        });
+        wrong?;
         is(
             12,
             "as many slots hold blocks as entries lead to them",
@@ -198,12 +188,17 @@ unsafe fn all(heap: &Heap) -> Result<(), Violation> {
             blocks,
             live,
         )?;
+        #[cfg(not(feature = "beside"))]
         let kept: u64 = heap
             .caches
             .iter()
             .filter_map(|cache| cache.load(Relaxed).as_ref())
             .map(|cache| cache.spare_count() as u64)
             .sum();
+        #[cfg(feature = "beside")]
+        let _ = discarded;
+        // Without a table entries come and go with slots.
+        #[cfg(not(feature = "beside"))]
         is(
             13,
             "entries that are taken are of blocks or kept by threads",
@@ -215,10 +210,68 @@ unsafe fn all(heap: &Heap) -> Result<(), Violation> {
     Ok(())
 }
 
+/// A live entry.
+unsafe fn check_entry(heap: &Heap, index: u32, word: Word) -> Result<(), Violation> {
+    is(
+        10,
+        "nobody moves a block outside of calls",
+        index as u64,
+        word.is_moving() as u64,
+        0,
+    )?;
+    // SAFETY: the caller's promise, as of `check`.
+    unsafe {
+        #[cfg(feature = "beside")]
+        {
+            let home = (index as u64) << 4;
+            let named = named(heap, home);
+            is(
+                17,
+                "the birthplace of a block is not free",
+                index as u64,
+                (named & FREE) as u64,
+                0,
+            )?;
+            is(
+                18,
+                "a birthplace names a block that lies there, or says that none does",
+                index as u64,
+                (named == index) as u64,
+                (word.offset() == home) as u64,
+            )?;
+        }
+        if word.is_discarded() {
+            return Ok(());
+        }
+        is(
+            11,
+            "the slot of a block names its entry",
+            index as u64,
+            named(heap, word.offset()) as u64,
+            index as u64,
+        )
+    }
+}
+
+/// The entry that the place of a block names.
+unsafe fn named(heap: &Heap, offset: u64) -> u32 {
+    // SAFETY: the caller's promise, as of `check`.
+    unsafe {
+        let region = heap.region(heap.span_of(offset));
+        if region.owner() == owner::LARGE {
+            region.free.load(Relaxed)
+        } else {
+            region.word(region.slot(offset)).load(Relaxed)
+        }
+    }
+}
+
 /// Blocks in a region.
 unsafe fn check_region(heap: &Heap, region: &Region, at: u64) -> Result<u64, Violation> {
     let class = heap.class(region);
     let mut used = 0u64;
+    let mut stranded = 0u64;
+    let mut worn = 0u64;
     let mut capacity = 0u64;
     // SAFETY: the caller's promise; slots exist.
     unsafe {
@@ -230,7 +283,14 @@ unsafe fn check_region(heap: &Heap, region: &Region, at: u64) -> Result<u64, Vio
             for slot in Region::slots_of(page, class) {
                 capacity += 1;
                 let word = region.word(slot).load(Relaxed);
-                if word & FREE == 0 {
+                worn += (ENTRY_BYTES != 0 && word == WORN) as u64;
+                if ENTRY_BYTES != 0 && word == ENTRY_ONLY {
+                    stranded += 1;
+                    let index = (region.offset(slot) / 16) as u32;
+                    let word = heap.entry(index).map_or(0, |entry| entry.load(Relaxed));
+                    let live = Word(word).is_live() as u64;
+                    is(19, "an entry that is alone has a block", at, live, 1)?;
+                } else if word & FREE == 0 {
                     used += 1;
                     let entry = Word(heap.entry(word).map_or(0, |entry| entry.load(Relaxed)));
                     is(
@@ -249,7 +309,14 @@ unsafe fn check_region(heap: &Heap, region: &Region, at: u64) -> Result<u64, Vio
             "slots with blocks, and those given back by others, are counted",
             at,
             region.used.load(Relaxed) as u64,
-            used + remote,
+            used + stranded + remote,
+        )?;
+        is(
+            20,
+            "slots that are stranded are counted",
+            at,
+            region.stranded.load(Relaxed) as u64,
+            stranded,
         )?;
         let mut free = 0u64;
         let mut next = region.free.load(Relaxed);
@@ -262,7 +329,7 @@ unsafe fn check_region(heap: &Heap, region: &Region, at: u64) -> Result<u64, Vio
             "every other slot of pages in use is on the free list",
             at,
             free,
-            capacity - used - remote,
+            capacity - used - stranded - worn - remote,
         )?;
     }
     Ok(used)

@@ -35,8 +35,12 @@ pub const REGION_BYTES_MAX: u32 = 1 << 20;
 
 /// Binary logarithm of what `Class::magic` is a fraction of.
 pub const SLOT_SHIFT: u32 = 35;
+/// Bytes of a slot in front of its block: the entry, with the feature `beside`.
+pub(crate) const ENTRY_BYTES: u32 = if cfg!(feature = "beside") { 8 } else { 0 };
+/// What a slot is larger than the size that its class is made for: the entry, and what keeps blocks at multiples of 16.
+pub(crate) const SLOT_MORE: u32 = ENTRY_BYTES.next_multiple_of(STEP);
 /// Entries of the lookup: one for each multiple of 16.
-const STEPS: usize = (SIZE_MAX / STEP) as usize;
+const STEPS: usize = ((SIZE_MAX + SLOT_MORE) / STEP) as usize;
 /// Slots of classes that are multiples of 64 lie at such; in regions with a reverse map not at more.
 const ALIGNMENT_INSIDE: u32 = 64;
 
@@ -70,7 +74,8 @@ impl Geometry {
         span_bytes: 4 << 10,
         region_bytes: 8 << 10,
         block_most: 4 << 10,
-        larger_bytes: 8 << 10,
+        // With entries beside blocks two slots of 4 KiB do not fit into 8.
+        larger_bytes: if ENTRY_BYTES == 0 { 8 << 10 } else { 16 << 10 },
         largest: 4 << 10,
     };
 
@@ -90,7 +95,9 @@ impl Geometry {
             return Err(ClassError::Region { bytes });
         }
         // A largest block fits at least once, and small blocks fit with their entry of the reverse map.
-        let fits = self.block_most <= self.region_bytes && self.largest <= self.larger_bytes;
+        let more = SLOT_MORE * 4;
+        let fits =
+            self.block_most + more <= self.region_bytes && self.largest + more <= self.larger_bytes;
         if !fits
             || self.largest < STEP
             || self.largest > SIZE_MAX
@@ -194,7 +201,7 @@ impl core::error::Error for ClassError {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Class {
-    /// Bytes of each block, a multiple of 16.
+    /// Bytes of each slot, a multiple of 16: those of a block, with the feature `beside` 8 for an entry before it.
     pub size: u32,
     /// Where slot 0 is.
     pub first_slot: u32,
@@ -236,7 +243,9 @@ impl Class {
         };
         let power = 1 << size.trailing_zeros();
         let reverse_inside = size < REVERSE_INSIDE_BELOW;
-        let (slots, first_slot, alignment) = if reverse_inside {
+        let (slots, first_slot, alignment) = if ENTRY_BYTES != 0 {
+            Class::with_entries(size, region_bytes)
+        } else if reverse_inside {
             let alignment = if power < ALIGNMENT_INSIDE {
                 power
             } else {
@@ -267,6 +276,22 @@ impl Class {
             waste: waste as u16,
             reverse_inside,
         }
+    }
+
+    /// Slots, where the first one is, and alignment of blocks, if each slot begins with an entry: 8 bytes before a
+    /// multiple of the alignment.
+    const fn with_entries(size: u32, region_bytes: u32) -> (u32, u32, u32) {
+        let power = 1 << size.trailing_zeros();
+        let alignment = if power < ALIGNMENT_INSIDE {
+            power
+        } else {
+            ALIGNMENT_INSIDE
+        };
+        let reverse = if size < REVERSE_INSIDE_BELOW { 4 } else { 0 };
+        // Beginning and end are both 8 before a multiple of the alignment, so the gap takes no slot here either.
+        let slots = (region_bytes - alignment + ENTRY_BYTES) / (size + reverse);
+        let first_block = (slots * reverse + ENTRY_BYTES).next_multiple_of(alignment);
+        (slots, first_block - ENTRY_BYTES, alignment)
     }
 
     /// The slot that `offset` lies in: `(offset - first_slot) / size` for every offset from `first_slot`
@@ -319,12 +344,13 @@ impl Classes {
             lookup: [0; STEPS],
             classes: [Class::EMPTY; CLASSES_MAX],
             count: sizes.len() as u32,
-            largest: sizes[sizes.len() - 1],
+            largest: sizes[sizes.len() - 1] + SLOT_MORE,
         };
         let (mut step, mut class) = (0, 0);
         while class < sizes.len() {
-            built.classes[class] = Class::new(sizes[class], geometry);
-            while step < (sizes[class] / STEP) as usize {
+            let size = sizes[class] + SLOT_MORE;
+            built.classes[class] = Class::new(size, geometry);
+            while step < (size / STEP) as usize {
                 built.lookup[step] = class as u8;
                 step += 1;
             }
@@ -354,9 +380,9 @@ impl Classes {
     #[inline]
     pub const fn index_of(&self, size: usize) -> Option<u8> {
         let below = size.wrapping_sub(1);
-        if below < self.largest as usize {
-            // The remainder changes nothing: largest <= SIZE_MAX. It saves a bounds check.
-            Some(self.lookup[(below / STEP as usize) % STEPS])
+        if below < self.largest() as usize {
+            // The remainder changes nothing: no slot is larger than the lookup. It saves a bounds check.
+            Some(self.lookup[((below + ENTRY_BYTES as usize) / STEP as usize) % STEPS])
         } else {
             None
         }
@@ -375,8 +401,15 @@ impl Classes {
             return None;
         };
         while (index as usize) < self.len() {
-            if self.classes[index as usize].alignment as usize >= alignment {
-                return Some(index);
+            let class = &self.classes[index as usize];
+            if class.alignment as usize >= alignment {
+                // Entries make few large slots multiples of 64: pages of its own take less then.
+                let pages = size.next_multiple_of(PAGE_BYTES as usize);
+                return if ENTRY_BYTES != 0 && class.size as usize > pages {
+                    None
+                } else {
+                    Some(index)
+                };
             }
             index += 1;
         }
@@ -406,10 +439,10 @@ impl Classes {
         self.count as usize
     }
 
-    /// The largest class, in bytes.
+    /// The largest block that has a class, in bytes.
     #[inline]
     pub const fn largest(&self) -> u32 {
-        self.largest
+        self.largest - ENTRY_BYTES
     }
 
     /// The classes, ascending.
@@ -453,5 +486,7 @@ pub const fn check_sizes(sizes: &[u32], largest: u32) -> Result<(), ClassError> 
     Ok(())
 }
 
-#[cfg(all(test, feature = "system"))]
+#[cfg(all(test, feature = "beside"))]
+mod beside_tests;
+#[cfg(all(test, feature = "system", not(feature = "beside")))]
 mod tests;

@@ -7,7 +7,7 @@
 //! and the next call goes on, whoever makes it.
 
 use crate::cache::Cache;
-use crate::class::{CLASSES_MAX, Class};
+use crate::class::{CLASSES_MAX, Class, ENTRY_BYTES};
 use crate::heap::Heap;
 use crate::platform::PAGE;
 use crate::region::{Region, owner};
@@ -525,14 +525,19 @@ unsafe fn pick(heap: &Heap, compactor: &mut Compactor) {
             // Done, once this is through.
             compactor.totals[class].pages = 0;
             compactor.ranks = [(0, 0); RANKS + 1];
-            let next = if compactor.totals[class].regions > 1 {
+            #[cfg(feature = "beside")]
+            let leave = heap.leaves(heap.classes.get(class as u8).size);
+            #[cfg(not(feature = "beside"))]
+            let leave = true;
+            let next = if leave && compactor.totals[class].regions > 1 {
                 Phase::Rank
             } else {
                 Phase::Squeeze
             };
             compactor.go(next, heap);
         }
-        _ if heap.given => {
+        // Entries beside blocks keep regions where they are.
+        _ if heap.given && ENTRY_BYTES == 0 => {
             compactor.phase = Phase::Slide;
             compactor.cursor = ready(heap);
         }
@@ -713,8 +718,14 @@ unsafe fn evacuate(cache: &Cache, compactor: &mut Compactor, deadline: &Deadline
         if region.free.load(Relaxed) == 0 {
             heap.mutex.lock(&heap.platform);
             let more = region.collect() > 0 || heap.carve(region);
+            // Feature `beside`, else 0: slots whose blocks are elsewhere have room, too.
+            let more = more || region.stranded.load(Relaxed) != 0;
             heap.mutex.unlock(&heap.platform);
             if !more {
+                if ENTRY_BYTES != 0 {
+                    // Whether it ranks as full or not.
+                    compactor.target_cursor = target.span + 1;
+                }
                 release_target(cache, compactor);
                 return;
             }

@@ -65,7 +65,8 @@ pub struct HeapSettings {
 /// Which blocks move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockSettings {
-    /// Smaller blocks need not be moved: what moving them gives back is less than it costs. Bytes.
+    /// Smaller blocks need not be moved: what moving them gives back is less than it costs. Bytes. With the feature
+    /// `beside`: compaction leaves blocks of smaller slots where they were born; 0 is 1,024 then.
     pub handle_from_bytes: u64,
 }
 
@@ -250,7 +251,11 @@ impl Config {
                 larger_bytes: Geometry::DEFAULT.larger_bytes,
             },
             table: TableSettings {
-                way: TableWay::Segmented,
+                way: if cfg!(feature = "beside") {
+                    TableWay::Beside
+                } else {
+                    TableWay::Segmented
+                },
                 entries: 1 << 26,
                 segment_entries: SEGMENT_ENTRIES,
                 first_entries: SEGMENT_ENTRIES,
@@ -322,6 +327,10 @@ impl Config {
         } = self;
         let fault = |key, rule| Err(Fault { key, rule });
         let (bytes, larger) = (u64::from(region.bytes), u64::from(region.larger_bytes));
+        let word = TableWay::WORDS[table.way as usize];
+        if (table.way == TableWay::Beside) != cfg!(feature = "beside") {
+            return fault("table.way", Rule::NotBuilt { found: word });
+        }
         if !region.bytes.is_power_of_two() {
             return fault("region.bytes", Rule::PowerOfTwo { found: bytes });
         }
@@ -380,4 +389,12 @@ impl Default for Config {
 }
 
 #[cfg(all(test, feature = "config-file"))]
+#[cfg_attr(
+    feature = "beside",
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "tests of the table's way are left out"
+    )
+)]
 mod tests;

@@ -122,6 +122,7 @@ impl Word {
     }
 
     /// Link of a free entry.
+    #[cfg_attr(feature = "beside", allow(dead_code))]
     #[inline(always)]
     pub fn link(self) -> u32 {
         self.0 as u32

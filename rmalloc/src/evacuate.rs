@@ -6,18 +6,18 @@
 //! word to the new place. Who wants the block between (1) and (4) takes the mark away, and (4) fails.
 
 use crate::cache::Cache;
-use crate::class::Class;
+use crate::class::{Class, ENTRY_BYTES, SIZE_MAX, SLOT_MORE};
 use crate::compact::{Compaction, Compactor, Deadline};
 use crate::entry::{MOVING, Word};
 use crate::handle::RawHandle;
 use crate::heap::Heap;
 use crate::platform::PAGE;
-use crate::region::{FREE, Region, owner};
+use crate::region::{ENTRY_ONLY, FREE, Region, WORN, owner};
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 /// Blocks of a batch, and the bytes after which no more is added.
 const BATCH: usize = 64;
-const BATCH_BYTES: u64 = 32 << 10;
+const BATCH_BYTES: u64 = (SIZE_MAX + SLOT_MORE) as u64;
 /// What copying is reckoned with, bytes a nanosecond: what it does at least where memory is not in the processor's caches.
 const BYTES_PER_NS: u64 = 4;
 
@@ -61,7 +61,10 @@ pub(crate) unsafe fn batch(
             }
             let from = compactor.slot;
             if let Some((index, word)) = mark(heap, compactor, source, from) {
-                let Some(to) = target.pop(index) else {
+                let to = target.pop(index);
+                #[cfg(feature = "beside")]
+                let to = to.or_else(|| heap.fill_stranded(target, class, index));
+                let Some(to) = to else {
                     unmark(heap, index, word);
                     through = false;
                     break;
@@ -77,15 +80,33 @@ pub(crate) unsafe fn batch(
             compactor.slot += 1;
         }
         let moved = finish(cache, compactor, &moves[..count], source, target);
-        for (at, one) in moves[..count].iter().enumerate() {
-            if moved >> at & 1 != 0 {
-                source.push(one.from);
-            } else {
-                target.push(one.to);
-            }
-        }
+        left(heap, source, target, &moves[..count], moved);
     }
     through
+}
+
+/// Gives back the places that blocks have left, or did not get.
+unsafe fn left(heap: &Heap, source: &Region, target: &Region, moves: &[Move], moved: u64) {
+    #[cfg(feature = "beside")]
+    heap.mutex.lock(&heap.platform);
+    for (at, one) in moves.iter().enumerate() {
+        let (region, slot) = if moved >> at & 1 != 0 {
+            (source, one.from)
+        } else {
+            (target, one.to)
+        };
+        // SAFETY: both regions are the compactor's, and no block lies in the slot.
+        unsafe {
+            #[cfg(not(feature = "beside"))]
+            region.push(slot);
+            #[cfg(feature = "beside")]
+            heap.leave_own(region, slot);
+        }
+    }
+    #[cfg(feature = "beside")]
+    heap.mutex.unlock(&heap.platform);
+    #[cfg(not(feature = "beside"))]
+    let _ = heap;
 }
 
 /// First slot from which on none was ever used since its pages are.
@@ -114,6 +135,10 @@ unsafe fn mark(
     let word = Word(entry.load(Acquire));
     if !word.is_live() || word.offset() != region.offset(slot) {
         // Freed or allocated just now.
+        return None;
+    }
+    #[cfg(feature = "beside")]
+    if !heap.may_leave(region, slot, index) {
         return None;
     }
     if word.shared() != 0
@@ -150,7 +175,7 @@ unsafe fn finish(
     if heap.threads.load(Relaxed) > 1 {
         (heap.platform.barrier)();
     }
-    let bytes = source.slot_bytes() as usize;
+    let bytes = (source.slot_bytes() - ENTRY_BYTES as u64) as usize;
     let mut moved = 0u64;
     for (at, one) in moves.iter().enumerate() {
         let handle = RawHandle::new(heap.tag, one.index, one.word.generation());
@@ -270,13 +295,7 @@ pub(crate) unsafe fn squeeze(
             }
         }
         let moved = finish(cache, compactor, &moves[..count], region, region);
-        for (at, one) in moves[..count].iter().enumerate() {
-            region.push(if moved >> at & 1 != 0 {
-                one.from
-            } else {
-                one.to
-            });
-        }
+        left(heap, region, region, &moves[..count], moved);
     }
     through
 }
@@ -292,7 +311,8 @@ unsafe fn relist(region: &Region, class: &Class) {
             pages &= !(1 << page);
             for slot in Region::slots_of(page, class).rev() {
                 let word = region.word(slot);
-                if !region.is_used(slot) {
+                let worn = ENTRY_BYTES != 0 && word.load(Relaxed) == WORN;
+                if !region.is_used(slot) && !worn {
                     word.store(FREE | next, Relaxed);
                     next = slot + 1;
                 }
@@ -310,7 +330,7 @@ pub(crate) unsafe fn trim(heap: &Heap, region: &Region) -> u64 {
     let class = heap.class(region);
     let before = region.resident_bytes(class);
     let pages = region.pages.load(Relaxed);
-    let begin = region.base.load(Relaxed) - class.first_slot as u64;
+    let begin = region.base.load(Relaxed) - (class.first_slot + ENTRY_BYTES) as u64;
     let reverse_pages = if class.reverse_inside {
         (class.slots as usize * 4).div_ceil(PAGE)
     } else {
@@ -335,7 +355,10 @@ pub(crate) unsafe fn trim(heap: &Heap, region: &Region) -> u64 {
                 }
                 if region.is_used(slot) {
                     let first = (class.offset_of(slot) as usize) / PAGE;
-                    let last = (class.offset_of(slot) as usize + class.size as usize - 1) / PAGE;
+                    let stranded =
+                        ENTRY_BYTES != 0 && region.word(slot).load(Relaxed) == ENTRY_ONLY;
+                    let bytes = if stranded { ENTRY_BYTES } else { class.size };
+                    let last = (class.offset_of(slot) as usize + bytes as usize - 1) / PAGE;
                     for page in first..=last.min(63) {
                         live |= 1 << page;
                     }
@@ -355,10 +378,14 @@ pub(crate) unsafe fn trim(heap: &Heap, region: &Region) -> u64 {
                 gone |= 1 << page;
             }
         }
-        if gone == 0 {
+        // What lay behind entries that are alone goes back too.
+        let behind = class.size as usize > PAGE && region.stranded.load(Relaxed) != 0;
+        if gone == 0 && !behind {
             relist(region, class);
             return 0;
         }
+        #[cfg(feature = "beside")]
+        heap.forget_entries(region, class, gone);
         region.pages.store(pages & !gone, Relaxed);
         relist(region, class);
         // Runs of pages that no block touches.
@@ -374,7 +401,7 @@ pub(crate) unsafe fn trim(heap: &Heap, region: &Region) -> u64 {
             let mut any = false;
             while page < spans.min(64) && !touched(page) {
                 // What was in use, and what such slots reach into.
-                any |= pages >> page & 1 != 0;
+                any |= behind || pages >> page & 1 != 0;
                 page += 1;
             }
             if any {
@@ -487,13 +514,7 @@ pub(crate) unsafe fn slide_large(
 pub(crate) unsafe fn discard(cache: &Cache, sum: &mut Compaction, bytes: u64) -> bool {
     let heap = cache.heap();
     let mut dropped = 0;
-    for index in 0..heap.entries.load(Acquire) {
-        if dropped >= bytes.max(1) {
-            break;
-        }
-        let Some(entry) = heap.entry(index) else {
-            break;
-        };
+    heap.each_entry(|_, entry| {
         let word = Word(entry.load(Acquire));
         if !word.is_live()
             || !word.is_discardable()
@@ -501,7 +522,7 @@ pub(crate) unsafe fn discard(cache: &Cache, sum: &mut Compaction, bytes: u64) ->
             || word.shared() != 0
             || word.is_moving()
         {
-            continue;
+            return true;
         }
         if entry
             .compare_exchange(word.0, word.moved_to(0).0, AcqRel, Relaxed)
@@ -510,10 +531,11 @@ pub(crate) unsafe fn discard(cache: &Cache, sum: &mut Compaction, bytes: u64) ->
             // SAFETY: the block's slot is in no entry any more.
             unsafe {
                 dropped += heap.usable_bytes(word.offset()) as u64;
-                cache.give_slot(word.offset());
+                cache.vacate(word.offset());
             }
             sum.blocks_discarded += 1;
         }
-    }
+        dropped < bytes.max(1)
+    });
     dropped > 0
 }

@@ -3,7 +3,7 @@
 //!
 //! | bits | what |
 //! |---|---|
-//! | 0..32 | number of the entry in the heap's table |
+//! | 0..32 | number of the entry: in the heap's table, or, with the feature `beside`, the block's birthplace / 16 |
 //! | 32..48 | tag of the heap: its place among the live heaps, and how often that place was used; never 0 |
 //! | 48..64 | generation of the entry when the block was born, where an entry's word has it too |
 
@@ -24,6 +24,7 @@ impl RawHandle {
     }
 
     /// Of a spare entry, in whose word number and generation are where a handle has them.
+    #[cfg_attr(feature = "beside", allow(dead_code))]
     #[inline(always)]
     pub(crate) fn of(tag: u64, spare: u64) -> RawHandle {
         debug_assert!(tag & TAG_MASK == tag && tag != 0 && spare & TAG_MASK == 0);

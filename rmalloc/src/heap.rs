@@ -9,7 +9,7 @@
 //! differ in nothing but [`Platform::commit`] and [`Platform::release`].
 
 use crate::cache::Cache;
-use crate::class::{Class, Classes, Geometry};
+use crate::class::{Class, Classes, ENTRY_BYTES, Geometry};
 use crate::compact::Compactor;
 use crate::entry::{OFFSET_LIMIT, Word};
 use crate::mutex::Mutex;
@@ -22,6 +22,9 @@ use core::cell::{Cell, UnsafeCell};
 use core::ptr::null_mut;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicI64, AtomicPtr, AtomicU32, AtomicU64};
+
+#[cfg(feature = "beside")]
+mod beside;
 
 /// What a heap is made with.
 #[derive(Clone)]
@@ -36,6 +39,9 @@ pub(crate) struct Plan {
     pub limit_bytes: u64,
     /// The caller gave the memory.
     pub given: bool,
+    /// Blocks born in slots of fewer bytes stay there; 0: those that would free no page.
+    #[cfg(feature = "beside")]
+    pub leave_from_bytes: u32,
     /// When compaction runs by itself.
     pub policy: Policy,
 }
@@ -126,6 +132,8 @@ pub(crate) struct Heap {
     pub reserved: usize,
     pub given: bool,
     first_span: usize,
+    #[cfg(feature = "beside")]
+    entry_books: beside::EntryBooks,
 }
 
 // SAFETY: what threads share is atomic, or guarded by one of the mutexes; `policy`, `moved` and `limit_spans` are
@@ -163,6 +171,8 @@ impl Heap {
         let skip = memory.align_offset(PAGE.max(64));
         let bytes = bytes.checked_sub(skip).ok_or(Error::HeapTooSmall)? / span_bytes * span_bytes;
         let bytes = bytes.min(OFFSET_LIMIT as usize);
+        #[cfg(feature = "beside")]
+        let bytes = bytes.min(beside::BYTES_MAX);
         let base = memory.wrapping_add(skip);
         let spans = bytes / span_bytes;
         // Entries are 8 bytes, blocks at least 16: more of them can't be.
@@ -172,6 +182,12 @@ impl Heap {
             .min(ENTRIES_MAX)
             .div_ceil(PAGE_ENTRIES)
             .max(1);
+        // Entries lie beside their blocks: no page may exist.
+        #[cfg(feature = "beside")]
+        let pages_max = {
+            let _ = pages_max;
+            0
+        };
         let (books, available) = Table::bytes(pages_max);
         let mut at = 0usize;
         let mut place = |bytes: usize| {
@@ -185,6 +201,11 @@ impl Heap {
         let books_at = place(books);
         let regions_at = place(spans * size_of::<Region>());
         let reverse_side_at = place(spans * (span_bytes / 1024) * 4);
+        #[cfg(feature = "beside")]
+        let entry_books = {
+            let (bits, highest) = beside::EntryBooks::bytes(bytes);
+            (place(bits), place(highest))
+        };
         let tables = round_up(at, span_bytes) / span_bytes;
         if tables + 2 > spans {
             return Err(Error::HeapTooSmall);
@@ -246,9 +267,15 @@ impl Heap {
                 reserved,
                 given: plan.given,
                 first_span: tables,
+                #[cfg(feature = "beside")]
+                entry_books: beside::EntryBooks::new(
+                    base.add(entry_books.0),
+                    base.add(entry_books.1),
+                    plan.leave_from_bytes,
+                ),
             });
             (*heap).mutex.lock(&platform);
-            let grown = (*heap).grow_table();
+            let grown = cfg!(feature = "beside") || (*heap).grow_table();
             (*heap).mutex.unlock(&platform);
             if !grown {
                 return Err(Error::HeapTooSmall);
@@ -352,6 +379,8 @@ impl Heap {
                 }) && commit(self.regions.cast(), size_of::<Region>())
                     && commit(self.reverse_side.cast(), reverse_each)
                     && commit(self.base, span_bytes);
+                #[cfg(feature = "beside")]
+                let done = done && self.commit_entry_books(guarded.ready, wanted);
                 if done {
                     for span in guarded.ready..wanted {
                         let region = self.regions.add(span);
@@ -359,6 +388,9 @@ impl Heap {
                         (*region).owner.store(owner::META, Relaxed);
                     }
                     guarded.ready = wanted;
+                    #[cfg(feature = "beside")]
+                    self.entries
+                        .store(((wanted << self.span_shift) / 16) as u32, Release);
                     return true;
                 }
             }
@@ -522,6 +554,7 @@ impl Heap {
     }
 
     /// Word of an entry; `None` if there is no such entry.
+    #[cfg(not(feature = "beside"))]
     #[inline(always)]
     pub fn entry(&self, index: u32) -> Option<&AtomicU64> {
         if index >= self.entries.load(Acquire) {
@@ -529,6 +562,16 @@ impl Heap {
         }
         // SAFETY: the entry exists.
         Some(unsafe { &*self.table_end.sub(index as usize + 1) })
+    }
+
+    /// Calls `visit` with each entry that exists, live or not, until it answers false.
+    #[cfg(not(feature = "beside"))]
+    pub fn each_entry(&self, mut visit: impl FnMut(u32, &AtomicU64) -> bool) {
+        for index in 0..self.entries.load(Acquire) {
+            if !self.entry(index).is_some_and(|entry| visit(index, entry)) {
+                return;
+            }
+        }
     }
 
     /// A new region of a class, empty, for `who`.
@@ -547,7 +590,8 @@ impl Heap {
             } else {
                 self.reverse_side.add(first * (self.span_bytes() / 1024))
             };
-            region.base.store(begin + class.first_slot as u64, Relaxed);
+            let first_block = begin + (class.first_slot + ENTRY_BYTES) as u64;
+            region.base.store(first_block, Relaxed);
             region.reverse.store(reverse, Relaxed);
             region.magic.store(class.magic, Relaxed);
             region.free.store(0, Relaxed);
@@ -557,6 +601,7 @@ impl Heap {
             region.class.store(class_index, Relaxed);
             region.listed.store(0, Relaxed);
             region.dirty.store(0, Relaxed);
+            region.stranded.store(0, Relaxed);
             region.remote.store(0, Relaxed);
             region.next.store(0, Relaxed);
             region.previous.store(0, Relaxed);
@@ -579,7 +624,10 @@ impl Heap {
         unsafe {
             #[cfg(feature = "checked")]
             let pages = region.pages.load(Relaxed);
+            #[cfg(not(feature = "beside"))]
             let done = region.carve(class, self.span_bytes());
+            #[cfg(feature = "beside")]
+            let done = self.carve_with_entries(region, class);
             #[cfg(feature = "checked")]
             self.forget_poison(region, region.pages.load(Relaxed) & !pages);
             self.add_resident(region.resident_bytes(class) - before);
@@ -598,6 +646,8 @@ impl Heap {
             debug_assert_eq!(region.used.load(Relaxed), 0);
             let class = self.class(region);
             let resident = region.resident_bytes(class);
+            #[cfg(feature = "beside")]
+            self.forget_entries(region, class, region.pages.load(Relaxed));
             self.unreport(region);
             self.sub_resident(resident);
             self.give_spans(first, class.spans as usize, resident);
@@ -726,7 +776,10 @@ impl Heap {
         let spans = bytes.div_ceil(self.span_bytes());
         // SAFETY: the caller holds the mutex; the spans are the block's.
         unsafe {
+            #[cfg(not(feature = "beside"))]
             let first = self.take_spans(spans)?;
+            #[cfg(feature = "beside")]
+            let (first, index) = self.take_spans_with_entry(spans, index)?;
             let region = self.region(first);
             let pages = bytes.div_ceil(PAGE) as u64;
             region
@@ -751,6 +804,10 @@ impl Heap {
     pub unsafe fn end_large(&self, first: usize) {
         // SAFETY: the caller's promise.
         unsafe {
+            #[cfg(feature = "beside")]
+            if self.forget_large_entry(first) {
+                return;
+            }
             let bytes = self.region(first).pages.load(Relaxed) * PAGE as u64;
             let guarded = self.guarded();
             guarded.large_blocks -= 1;
@@ -842,7 +899,7 @@ impl Heap {
             if region.owner() == owner::LARGE {
                 region.pages.load(Relaxed) as usize * PAGE
             } else {
-                region.slot_bytes() as usize
+                (region.slot_bytes() - ENTRY_BYTES as u64) as usize
             }
         }
     }
@@ -951,6 +1008,12 @@ impl Heap {
             guarded.caches_free = cache;
         }
         self.mutex.unlock(&self.platform);
+    }
+
+    /// Word of an entry whose block, of this generation, has ended.
+    #[cfg(not(feature = "beside"))]
+    pub fn ended_word(&self, generation: u64) -> Word {
+        Word::free((generation + 1).min(0xffff), 0)
     }
 
     /// Live word of a handle's entry and the entry itself.

@@ -33,6 +33,10 @@ mod stats;
 mod status;
 #[cfg(feature = "system")]
 mod system;
+#[cfg_attr(
+    feature = "beside",
+    allow(dead_code, reason = "its counters alone are in use")
+)]
 mod table;
 #[cfg(feature = "system")]
 mod thread;

@@ -49,6 +49,8 @@ impl<'memory> LocalHeap<'memory> {
             generation_max: 0xffff,
             limit_bytes: u64::MAX,
             given: true,
+            #[cfg(feature = "beside")]
+            leave_from_bytes: 0,
             policy: Policy {
                 inline: false,
                 nudge: None,
@@ -197,6 +199,13 @@ impl<'memory> LocalHeap<'memory> {
     pub fn stats(&self) -> crate::Stats {
         // SAFETY: the heap lives.
         unsafe { &*self.heap }.stats()
+    }
+
+    /// Has compaction move blocks out of slots of so many bytes and more only.
+    #[cfg(all(feature = "beside", any(test, feature = "check")))]
+    pub fn set_leave_from(&mut self, bytes: u32) {
+        // SAFETY: the heap lives, and its only thread is here.
+        unsafe { (*self.heap).set_leave_from(bytes) };
     }
 
     /// The first invariant that does not hold, told in words.

@@ -10,7 +10,7 @@ use crate::handle::RawHandle;
 use crate::heap::Heap;
 use crate::local::LocalHeap;
 use crate::platform::PAGE;
-use crate::region::{FREE, Region, owner};
+use crate::region::{ENTRY_ONLY, FREE, Region, owner};
 use core::sync::atomic::Ordering::Relaxed;
 
 /// A range of a heap's addresses.
@@ -70,7 +70,7 @@ impl core::fmt::Debug for SlotRegion<'_> {
 pub enum Held {
     /// Nothing; the page it begins in is not in use.
     Unused,
-    /// Nothing; its page is in use.
+    /// Nothing; its page is in use. Feature `beside`: or an entry whose block is elsewhere.
     Free,
     /// A block that may move.
     Block,
@@ -262,7 +262,7 @@ impl Slots<'_> {
                 return Some(Held::Unused);
             }
             let word = region.word(self.next).load(Relaxed);
-            Some(if word & FREE != 0 {
+            Some(if word & FREE != 0 || word == ENTRY_ONLY {
                 Held::Free
             } else if is_locked(heap, word) {
                 Held::Locked

@@ -5,7 +5,7 @@
 //! The reverse map has a word for each slot: the entry of the block that lies there, or, with [`FREE`] set, the
 //! next slot of a list. So free blocks are never written to, and a block's neighbours tell nothing.
 
-use crate::class::{Class, SLOT_SHIFT};
+use crate::class::{Class, ENTRY_BYTES, SLOT_SHIFT};
 use crate::platform::PAGE;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
@@ -16,6 +16,10 @@ pub(crate) const FREE: u32 = 1 << 31;
 pub(crate) const REMOTE: u32 = 1 << 30;
 /// Where the next slot is.
 const NEXT: u32 = REMOTE - 1;
+/// Feature `beside`: the slot holds no block, but its entry is that of a block elsewhere. No entry has this number.
+pub(crate) const ENTRY_ONLY: u32 = FREE - 1;
+/// Feature `beside`: the slot is free and on no list, as its entry has no generation left.
+pub(crate) const WORN: u32 = FREE | NEXT;
 
 /// Who may change a region: number of a thread's cache, or one of these.
 pub(crate) mod owner {
@@ -37,9 +41,9 @@ pub(crate) mod owner {
 /// others look at them; only the owner changes what is not marked otherwise.
 #[repr(C, align(64))]
 pub(crate) struct Region {
-    /// Offset of the first slot in the heap, or of the large block.
+    /// Offset of the first slot's block in the heap, or of the large block.
     pub base: AtomicU64,
-    /// Word of the first slot.
+    /// Word of the first slot. Of a large block, with the feature `beside`: its entry.
     pub reverse: AtomicPtr<AtomicU32>,
     /// slot = (offset - base) * magic >> 35: [`Class::magic`].
     pub magic: AtomicU32,
@@ -59,6 +63,8 @@ pub(crate) struct Region {
     pub listed: AtomicU8,
     /// Of a free span: it is resident, with as many bytes as `reported` says.
     pub dirty: AtomicU8,
+    /// Slots of which only the entry is in use ([`ENTRY_ONLY`]); the heap's mutex guards it. Feature `beside`, else 0.
+    pub stranded: AtomicU16,
     /// Slots that other threads gave back: how many (upper half), the first and 1, or 0 (lower half). Anybody pushes.
     pub remote: AtomicU32,
     /// Neighbours in a list: number of the region and 1, or 0.
@@ -90,7 +96,7 @@ impl Region {
         self.owner.load(Acquire)
     }
 
-    /// Bytes of a slot.
+    /// Bytes of a slot, its entry included.
     #[inline(always)]
     pub fn slot_bytes(&self) -> u64 {
         (self.granules.load(Relaxed) as u64) << 4
@@ -146,6 +152,18 @@ impl Region {
         Some(slot)
     }
 
+    /// Takes the first slot off the list without giving it to a block.
+    ///
+    /// # Safety
+    /// The caller owns the region, and the list has a slot.
+    #[cfg(feature = "beside")]
+    pub unsafe fn drop_first(&self) {
+        // SAFETY: slots on the list exist.
+        let word = unsafe { self.word(self.free.load(Relaxed) - 1) };
+        self.free.store(word.load(Relaxed) & NEXT, Relaxed);
+        word.store(WORN, Relaxed);
+    }
+
     /// Gives a slot back; answers how many are used then.
     ///
     /// # Safety
@@ -197,7 +215,12 @@ impl Region {
 
     /// Slots that hold blocks. Exact while nobody is in a call.
     pub fn held(&self) -> u32 {
-        self.used.load(Relaxed).saturating_sub(self.remote_count())
+        let held = self.used.load(Relaxed).saturating_sub(self.remote_count());
+        if ENTRY_BYTES == 0 {
+            held
+        } else {
+            held.saturating_sub(self.stranded.load(Relaxed) as u32)
+        }
     }
 
     /// Moves what others gave back to the free list; answers how many slots.
@@ -237,6 +260,7 @@ impl Region {
     ///
     /// # Safety
     /// The caller owns the region, whose class it names.
+    #[cfg(not(feature = "beside"))]
     pub unsafe fn carve(&self, class: &Class, span_bytes: usize) -> bool {
         let pages = self.pages.load(Relaxed);
         let count = (class.spans as usize * span_bytes / PAGE).min(64);

@@ -1,5 +1,6 @@
 //! What a heap holds at a moment.
 
+use crate::class::ENTRY_BYTES;
 use crate::compact::Compaction;
 use crate::heap::Heap;
 use crate::platform::PAGE;
@@ -32,6 +33,10 @@ pub struct Stats {
     pub entries_retired: u64,
     /// Threads that use the heap.
     pub threads: u64,
+    /// Feature `beside`: slots that hold nothing but the entry of a block elsewhere. Else 0.
+    pub stranded_slots: u64,
+    /// Their bytes that no block can use while the entries live: of larger slots, what their last page has.
+    pub stranded_bytes: u64,
     /// Sums over all compaction.
     pub compaction: Compaction,
 }
@@ -57,7 +62,10 @@ impl Heap {
                 {
                     let used = region.held() as u64;
                     stats.live_blocks += used;
-                    stats.live_bytes += used * region.slot_bytes();
+                    stats.live_bytes += used * (region.slot_bytes() - ENTRY_BYTES as u64);
+                    let stranded = region.stranded.load(Relaxed) as u64;
+                    stats.stranded_slots += stranded;
+                    stats.stranded_bytes += stranded * region.slot_bytes().min(PAGE as u64);
                 }
             }
             stats.live_blocks += guarded.large_blocks;

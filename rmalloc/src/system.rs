@@ -25,6 +25,8 @@ pub(crate) struct Settings {
     pub generation_bits: u32,
     pub geometry: Geometry,
     pub classes: Classes,
+    #[cfg(feature = "beside")]
+    pub leave_from_bytes: u32,
     pub policy: Policy,
 }
 
@@ -48,6 +50,8 @@ impl Settings {
             generation_bits: config.entry.generation_bits,
             geometry: config.geometry(),
             classes: config.size_classes()?,
+            #[cfg(feature = "beside")]
+            leave_from_bytes: u32::try_from(config.blocks.handle_from_bytes).unwrap_or(u32::MAX),
             policy: Policy {
                 inline: compaction.mode == Mode::Inline,
                 nudge: if compaction.mode == Mode::Background {
@@ -76,6 +80,8 @@ impl Settings {
             generation_max: (1 << self.generation_bits.min(16)) - 1,
             limit_bytes: self.limit_bytes,
             given: false,
+            #[cfg(feature = "beside")]
+            leave_from_bytes: self.leave_from_bytes,
             policy: self.policy,
         }
     }
@@ -219,6 +225,7 @@ pub(crate) fn config_of_file(_: &core::ffi::CStr) -> Result<Config, Error> {
 }
 
 /// Writes a line to standard error; that it can't be written is nobody's error.
+#[cfg(feature = "config-file")]
 pub(crate) fn tell(line: &str) {
     use std::io::Write;
     let _ = std::io::stderr().write_all(line.as_bytes());

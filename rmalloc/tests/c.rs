@@ -217,7 +217,7 @@ fn layouts_agree() {
         bytes_released survey_ns move_ns release_ns steps longest_ns finished reserved);
     layout!("rmstats_t", Stats:
         live_blocks live_bytes large_blocks resident_bytes table_bytes dirty_bytes span_bytes entries
-        entries_taken entries_retired threads compaction);
+        entries_taken entries_retired threads stranded_slots stranded_bytes compaction);
     expected += "status 0 success\n";
     for (at, error) in Error::ALL.iter().enumerate() {
         expected += &format!("status {} {}\n", at + 1, error.text());

@@ -1,6 +1,6 @@
 //! The picture of a heap: its numbers are the heap's, and the one in `docs` is what the example draws today.
-//! The checking build has larger blocks, so its picture is another.
-#![cfg(not(feature = "checked"))]
+//! The checking build has larger blocks, and entries beside blocks make larger slots: their pictures are others.
+#![cfg(not(any(feature = "checked", feature = "beside")))]
 
 #[allow(dead_code)]
 #[path = "../examples/heap_map.rs"]

@@ -82,6 +82,11 @@ pub enum Rule {
         /// What that one is.
         numbers: u64,
     },
+    /// A way to hold handles that this library is built for: the feature `beside` decides.
+    NotBuilt {
+        /// What it is.
+        found: &'static str,
+    },
     /// Size classes.
     Classes(ClassError),
 }
@@ -175,6 +180,15 @@ impl fmt::Display for Rule {
                 other,
                 numbers,
             } => write!(f, "{found} bits can't number {other}, {numbers}"),
+            Rule::NotBuilt { found } if cfg!(feature = "beside") => write!(
+                f,
+                "\"{found}\" needs a library built without the feature `beside`; this one has \"beside\" alone"
+            ),
+            Rule::NotBuilt { found } => write!(
+                f,
+                "\"{found}\" needs a library built with the feature `beside`: \
+                 cargo build -p rmalloc-c --release --features beside"
+            ),
             Rule::Classes(error) => error.fmt(f),
         }
     }

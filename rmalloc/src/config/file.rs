@@ -293,7 +293,9 @@ fn place_of(fault: &Fault, placed: &[Placed]) -> Option<usize> {
         | Rule::TooFewBits { other, .. } => place(other),
         Rule::Bits { .. } => in_section(),
         // Default sizes that do not fit the regions.
-        Rule::Classes(_) => place("region.larger_bytes").or_else(|| place("region.bytes")),
+        Rule::NotBuilt { .. } | Rule::Classes(_) => {
+            place("region.larger_bytes").or_else(|| place("region.bytes"))
+        }
         Rule::Range { .. } | Rule::Multiple { .. } | Rule::PowerOfTwo { .. } => None,
     };
     Some(place(fault.key).or(other)?.at)

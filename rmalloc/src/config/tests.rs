@@ -26,7 +26,11 @@ fn another(key: &Key) -> (String, Option<u64>) {
     match key.unit {
         Unit::Sizes => ("[16, 48, 1024]".into(), None),
         Unit::Word(words) => {
-            let place = words.len() - 1;
+            // Of ways one is another build's (`a_way_that_is_not_built_is_refused`).
+            let place = match (key.name, cfg!(feature = "beside")) {
+                ("table.way", false) => words.len() - 2,
+                _ => words.len() - 1,
+            };
             (format!("\"{}\"", words[place]), Some(place as u64))
         }
         Unit::Share => ("0.03".into(), Some(30_000)),
@@ -52,7 +56,9 @@ fn the_defaults_have_no_fault() {
 }
 
 /// Every number that is not the default changes the field that the name says, and no other.
+// Of the way of an ordinary build.
 #[test]
+#[cfg(not(feature = "beside"))]
 fn every_setting_has_its_own_field() {
     for key in &KEYS {
         let mut config = Config::new();
@@ -130,7 +136,8 @@ fn every_setting_is_read_from_a_file() {
         assert_eq!(key.number(&config), number, "{text}");
         if key.unit == Unit::Sizes {
             assert_eq!(config.classes.sizes.as_slice(), [16, 48, 1024]);
-            assert_eq!(config.size_classes().unwrap().largest(), 1024);
+            let more = if cfg!(feature = "beside") { 8 } else { 0 };
+            assert_eq!(config.size_classes().unwrap().largest(), 1024 + more);
         }
         // Nothing else but what the text names is changed.
         for other in &KEYS {
@@ -147,7 +154,9 @@ fn every_setting_is_read_from_a_file() {
     }
 }
 
+/// `rmtrace advise` writes for the table.
 #[test]
+#[cfg(not(feature = "beside"))]
 fn what_advise_writes_is_read() {
     let config = Config::from_file(ADVISED).unwrap();
     let written: toml::Table = std::fs::read_to_string(ADVISED).unwrap().parse().unwrap();
@@ -166,6 +175,29 @@ fn what_advise_writes_is_read() {
     }
     // All that it ever writes (docs/handle-table.md, 6), but `schema`.
     assert_eq!(keys, 15);
+}
+
+#[test]
+fn a_way_that_is_not_built_is_refused() {
+    let (other, expected) = if cfg!(feature = "beside") {
+        (
+            "segmented",
+            "F:2: table.way: \"segmented\" needs a library built without the feature `beside`; this one has \"beside\" \
+             alone",
+        )
+    } else {
+        (
+            "beside",
+            "F:2: table.way: \"beside\" needs a library built with the feature `beside`: cargo build -p rmalloc-c \
+             --release --features beside",
+        )
+    };
+    assert_eq!(refused(&format!("[table]\nway = \"{other}\"")), expected);
+    let own = TableWay::WORDS[Config::new().table.way as usize];
+    assert_eq!(
+        read(&format!("[table]\nway = \"{own}\"")).unwrap(),
+        Config::new()
+    );
 }
 
 #[test]
@@ -376,7 +408,9 @@ fn environment(set: &[(&str, &str)]) -> Result<Config, String> {
     Config::from_variables(variable).map_err(|error| error.to_string())
 }
 
+// Of the way of an ordinary build.
 #[test]
+#[cfg(not(feature = "beside"))]
 fn variables_set_what_they_name() {
     assert_eq!(environment(&[]).unwrap(), Config::new());
     let empty = [
@@ -423,7 +457,9 @@ fn variables_set_what_they_name() {
     assert_eq!(config, expected);
 }
 
+// Of the way of an ordinary build.
 #[test]
+#[cfg(not(feature = "beside"))]
 fn wrong_variables_are_named() {
     let limit = "it must be a whole number from 1 to 9223372036854775807";
     for (name, value, expected) in [
@@ -533,7 +569,9 @@ fn row(key: &Key) -> String {
     format!("| `{}` | {unit} | {range} | {default} | ", key.name)
 }
 
+// Of the way of an ordinary build.
 #[test]
+#[cfg(not(feature = "beside"))]
 fn the_document_tells_every_setting() {
     let rows: Vec<&str> = DOCUMENT
         .lines()
@@ -562,7 +600,9 @@ fn the_document_tells_every_setting() {
 }
 
 /// The document's whole file says what the defaults are.
+// Of the way of an ordinary build.
 #[test]
+#[cfg(not(feature = "beside"))]
 fn the_example_file_of_the_document_is_the_defaults() {
     let begin = DOCUMENT.find("```toml\n").unwrap() + 8;
     let text = &DOCUMENT[begin..][..DOCUMENT[begin..].find("```").unwrap()];

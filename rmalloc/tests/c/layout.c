@@ -50,6 +50,8 @@ int main(void)
   FIELD(rmstats_t, entries_taken);
   FIELD(rmstats_t, entries_retired);
   FIELD(rmstats_t, threads);
+  FIELD(rmstats_t, stranded_slots);
+  FIELD(rmstats_t, stranded_bytes);
   FIELD(rmstats_t, compaction);
   for (int status = 0; status <= RM_HEAP + 1; status++)
     printf("status %d %s\n", status, rmerror(status));
