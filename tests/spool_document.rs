@@ -36,7 +36,8 @@ fn the_tables_hold_the_offsets() {
         id = "id" 16, spool_bytes = "spool_bytes" 8, slabs = "slabs" 4, pid = "pid" 4,
         ppid = "ppid" 4, arguments = "arguments" 4, started = "started" 24,
         realtime_ns = "realtime_ns" 8, tsc_hz = "tsc_hz" 8, cost_ps = "cost_ps" 8,
-        interposed = "interposed" 8, detoured = "detoured" 8, refused = "refused" 8),
+        interposed = "interposed" 8, detoured = "detoured" 8, refused = "refused" 8,
+        mapped_at = "mapped_at" 8),
     );
     rows.extend(rows!(Shared, SHARED_OFFSET, processes = "processes" 4,
         slabs_claimed = "slabs_claimed" 4, small_next = "small_next" 8,
@@ -55,7 +56,7 @@ fn the_tables_hold_the_offsets() {
         thread = "thread" 4, sequence = "sequence" 4, spool_id = "spool_id" 16, tid = "tid" 4,
         next = "next" 4, check = "check" 8, opened = "opened" 24, closed = "closed" 24,
         first_ordinal = "first_ordinal" 8, calls = "calls" 40, bytes = "bytes" 8, sum = "sum" 8,
-        dropped = "dropped" 8),
+        dropped = "dropped" 8, state_at = "state_at" 8),
     );
     let document = document();
     let missing: Vec<&String> = rows.iter().filter(|row| !document.contains(*row)).collect();

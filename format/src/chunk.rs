@@ -103,8 +103,11 @@ pub struct ChunkHeader {
     pub sum: AtomicU64,
     /// As in [`Counters::dropped`].
     pub dropped: AtomicU64,
+    /// Where the thread's private state lies in its process. Its first word, the guard, is stored to when a recorded
+    /// call begins and when it ends: what reads the program's stores (`rmtrace accesses`) sees both by it.
+    pub state_at: AtomicU64,
     /// Zero.
-    pub reserved: [u64; 9],
+    pub reserved: [u64; 8],
 }
 
 const _: () = assert!(size_of::<ChunkHeader>() == HEADER_BYTES);
@@ -116,6 +119,7 @@ const _: () = assert!(core::mem::offset_of!(ChunkHeader, first_ordinal) == 112);
 const _: () = assert!(core::mem::offset_of!(ChunkHeader, calls) == 120);
 const _: () = assert!(core::mem::offset_of!(ChunkHeader, bytes) == 160);
 const _: () = assert!(core::mem::offset_of!(ChunkHeader, dropped) == 176);
+const _: () = assert!(core::mem::offset_of!(ChunkHeader, state_at) == 184);
 
 /// Check word of a header's fixed fields.
 #[allow(clippy::too_many_arguments)] // The fields it covers, in their order.

@@ -150,9 +150,12 @@ pub struct SpoolHeader {
     pub detoured: AtomicU64,
     /// Entries whose function could not be patched.
     pub refused: AtomicU64,
+    /// Where the spool is mapped in the program.
+    pub mapped_at: AtomicU64,
 }
 
 const _: () = assert!(size_of::<SpoolHeader>() <= PROGRAM_OFFSET);
+const _: () = assert!(core::mem::offset_of!(SpoolHeader, mapped_at) == 128);
 
 /// Offset in the header page of [`Shared`].
 pub const SHARED_OFFSET: usize = 2048;

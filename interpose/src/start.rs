@@ -327,6 +327,7 @@ fn fill_header(
     if threads > 1 || others_first {
         flags |= layout::FLAG_LATE;
     }
+    header.mapped_at.store(base as u64, Relaxed);
     header.version.store(layout::VERSION, Relaxed);
     header.flags.store(flags, Relaxed);
     for (field, value) in header.id.iter().zip(id) {

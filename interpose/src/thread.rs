@@ -80,6 +80,8 @@ pub struct Thread {
     dropped: u64,
 }
 
+const _: () = assert!(core::mem::offset_of!(Thread, guard) == 0);
+
 /// Place of the calls in a thread's position.
 const CALL_SHIFT: u32 = 16;
 const _: () = assert!(LARGE_BYTES - HEADER_BYTES < 1 << CALL_SHIFT);
@@ -266,16 +268,20 @@ impl Thread {
         self.guard.store(0, Relaxed);
     }
 
+    // Both are one instruction that reads and writes, which tells them from the plain stores that begin and end a call to
+    // who reads the program's accesses (docs/accesses.md).
     #[inline(always)]
     fn begin(&mut self) {
-        self.guard.store(self.guard.load(Relaxed) | 1, Relaxed);
-        compiler_fence(Release);
+        let guard = self.guard.as_ptr();
+        // SAFETY: our own word, which this thread alone writes to.
+        unsafe { asm!("or qword ptr [{}], 1", in(reg) guard, options(nostack)) };
     }
 
     #[inline(always)]
     fn end(&mut self) {
-        compiler_fence(Release);
-        self.guard.store(self.guard.load(Relaxed) & !1, Relaxed);
+        let guard = self.guard.as_ptr();
+        // SAFETY: as above.
+        unsafe { asm!("and qword ptr [{}], -2", in(reg) guard, options(nostack)) };
     }
 
     /// Records an allocation that returned `address` (0: failed), and ends the hooked call. `address`.
@@ -754,6 +760,8 @@ impl Thread {
         shared.sum.store(self.sum, Relaxed);
         shared.dropped.store(self.dropped, Relaxed);
         shared.first_ordinal.store(self.calls(), Relaxed);
+        let state_at = &raw const *self as u64;
+        shared.state_at.store(state_at, Relaxed);
         spool::activate(shared);
         self.sequence = self.sequence.wrapping_add(1);
         self.chunk = chunk;
