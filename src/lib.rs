@@ -6,6 +6,8 @@
 //! | [`analyzer`] | address tables, facts about blocks, measures, the report |
 //! | `export` | tables of blocks and events as Parquet, CSV, JSON lines (feature `export`) |
 //! | [`replay`] | performs a recorded process' calls on allocators, each in a process of its own |
+//! | [`accesses`] | recorded memory accesses: Valgrind's stream, its match with blocks, the file of them |
+//! | [`tune`] | searches rmalloc's settings by replay |
 //! | [`format`](mod@format) | the words of the stream: `Event`, `Step`, `Entry`, `Kind` |
 //! | [`collector`] | what `rmtrace record` runs |
 //!
@@ -83,9 +85,11 @@
 
 pub mod collector;
 
+pub use rmtrace_accesses as accesses;
 pub use rmtrace_analyzer as analyzer;
 #[cfg(feature = "export")]
 pub use rmtrace_export as export;
 pub use rmtrace_file as file;
 pub use rmtrace_format as format;
 pub use rmtrace_replay as replay;
+pub use rmtrace_tune as tune;

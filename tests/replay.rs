@@ -147,6 +147,135 @@ fn the_report_is_a_table() {
     }
 }
 
+/// Every operation is timed once, in the place where it belongs, and ranked; counts are exact.
+#[test]
+fn single_operations_are_timed_and_ranked() {
+    let place = Place::new();
+    let report = place.json(
+        "firefox-content",
+        &["-a", "system,mimalloc,null", "--quick"],
+    );
+    let program = |key: &str| number(&report, &format!("/program/{key}"));
+    let clock = |key: &str| number(&report, &format!("/replayer/clock/{key}_ns"));
+    assert!(clock("step") > 0.0 && clock("cost") < clock("floor"));
+    let mallocs = program("allocations") - program("zeroed") - program("aligned");
+    for (at, name) in ["system", "mimalloc", "null"].iter().enumerate() {
+        let allocator = &report["allocators"][at];
+        let counted = |kind: &str| number(allocator, &format!("/latency_ns/{kind}/count"));
+        assert_eq!(counted("all"), program("operations"), "{name}");
+        assert_eq!(counted("malloc"), mallocs);
+        assert_eq!(counted("calloc"), program("zeroed"));
+        assert_eq!(counted("aligned"), program("aligned"));
+        assert_eq!(counted("realloc"), program("resizes"));
+        assert_eq!(counted("free"), program("frees"));
+        assert_eq!(counted("free_cross_thread"), program("cross_thread_frees"));
+        assert_eq!(
+            counted("free_same_thread") + counted("free_cross_thread"),
+            counted("free")
+        );
+        for kind in ["malloc", "free"] {
+            let of = |key: &str| number(allocator, &format!("/latency_ns/{kind}/{key}"));
+            let order = ["p50", "p90", "p99", "p999", "p9999", "max"].map(of);
+            assert!(order[0] > 0.0 && order.is_sorted(), "{name}: {order:?}");
+        }
+        let sizes = allocator["latency_ns"]["by_size"]
+            .as_array()
+            .expect("sizes");
+        let sum: f64 = sizes.iter().map(|size| number(size, "/free/count")).sum();
+        assert_eq!(sum, program("frees"));
+    }
+    assert!(report["allocators"][2]["scores"].is_null());
+    for kind in ["all", "malloc", "realloc", "free", "space"] {
+        let of =
+            |at: u32, key: &str| number(&report, &format!("/allocators/{at}/scores/{kind}/{key}"));
+        // At each place one of two is the best and one the worst, or both are.
+        let (best, worst) = (
+            of(0, "best") + of(1, "best"),
+            of(0, "worst") + of(1, "worst"),
+        );
+        assert!(
+            best > 0.999 && (best - worst).abs() < 1e-9,
+            "{kind}: {best} {worst}"
+        );
+        // Where they differ, one has rank 1 of two.
+        let penalties = of(0, "penalty_c") + of(1, "penalty_c");
+        assert!(
+            (penalties - (2.0 - best) / 2.0).abs() < 1e-9,
+            "{kind}: {penalties}"
+        );
+    }
+    let text = place.replay("by_hand", &["-a", "null,system", "--quick", "-v"]);
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    for wanted in ["latency", "penalty c", "JW 4", "p99.99", "latency by size"] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+}
+
+/// The replayed C library gives out addresses again as the recorded one did; blocks are where they are said to be.
+#[test]
+fn addresses_pages_and_system_calls_are_counted() {
+    let place = Place::new();
+    let report = place.json(
+        "gcc",
+        &[
+            "-a",
+            "system,null",
+            "--rounds",
+            "1",
+            "--latency-rounds",
+            "0",
+        ],
+    );
+    for key in ["last", "recent"] {
+        let recorded = number(&report, &format!("/fidelity/reuse/{key}"));
+        let replayed = number(&report, &format!("/allocators/0/reuse/{key}"));
+        assert!(
+            recorded > 0.1 && (recorded - replayed).abs() < 0.02,
+            "{recorded} {replayed}"
+        );
+    }
+    assert!(number(&report, "/fidelity/resident/samples") > 0.0);
+    let system = &report["allocators"][0];
+    assert!(system["latency_ns"].is_null() && system["scores"].is_null());
+    let internal = number(system, "/internal_fragmentation/at_peak");
+    assert!(internal > 0.0 && internal < 0.1, "{internal}");
+    let uses = system["page_use"].as_array().expect("page use");
+    assert_eq!(uses.len(), 20);
+    for of in uses {
+        let (filled, empty) = (number(of, "/filled"), number(of, "/empty_share"));
+        assert!(
+            filled > 0.5 && filled <= 1.0 && (0.0..0.5).contains(&empty),
+            "{of}"
+        );
+    }
+    for key in [
+        "mean_over_time",
+        "at_peak_live",
+        "at_peak_resident",
+        "peak_over_peak",
+    ] {
+        assert!((0.9..2.0).contains(&number(system, &format!("/johnstone_wilson/{key}"))));
+    }
+    assert_eq!(
+        number(system, "/johnstone_wilson/peak_over_peak"),
+        number(system, "/peak_resident_over_live")
+    );
+    // Where tracing is refused the reason is there instead.
+    if system["system_calls"].is_null() {
+        assert!(system["system_calls_why"].is_string());
+    } else {
+        let calls =
+            |at: u32, key: &str| number(&report, &format!("/allocators/{at}/system_calls/{key}"));
+        // glibc grows its heap by 132 KiB at a time, and maps what is larger.
+        assert!(
+            calls(0, "brk") > 100.0 && calls(0, "mmap") > 10.0,
+            "{system}"
+        );
+        assert_eq!(calls(1, "total"), 0.0);
+    }
+    assert!(report["allocators"][1].get("page_use").is_none());
+}
+
 #[test]
 fn resident_memory_is_the_same_in_every_run() {
     let place = Place::new();
@@ -320,5 +449,103 @@ fn what_is_missing_or_meaningless_is_told() {
         ["--rounds", "0"],
     ] {
         place.refused("by_hand", &arguments);
+    }
+}
+
+#[test]
+fn recorded_threads_are_threads_that_wait_for_each_other() {
+    let place = Place::new();
+    let arguments = [
+        "--threads",
+        "real",
+        "-a",
+        "rmalloc,mimalloc",
+        "--rounds",
+        "1",
+    ];
+    let report = place.json("firefox-content", &arguments);
+    assert_eq!(report["settings"]["threads"], "real");
+    assert_eq!(report["fidelity"]["order"], "dependencies");
+    assert_eq!(number(&report, "/program/operations"), 2_299_063.0);
+    let real = &report["fidelity"]["threads"];
+    assert_eq!(
+        (number(real, "/threads"), number(real, "/at_once")),
+        (20.0, 10.0)
+    );
+    assert_eq!(number(real, "/cuts"), 100.0);
+    assert!(number(real, "/lead_max") <= 22_991.0);
+    let (waits, dependencies) = (number(real, "/waits"), number(real, "/dependencies"));
+    assert!(0.0 < waits && waits <= dependencies, "{real}");
+    // One word an operation, the waits, and one more for each of the few alignments.
+    let (words, aligned) = (
+        number(&report, "/program/op_words"),
+        number(&report, "/program/aligned"),
+    );
+    assert_eq!(words, 2_299_063.0 + waits + aligned);
+    assert_eq!(number(&report, "/fidelity/live_bytes/differing"), 0.0);
+    // 1,000 points, the peak, the end and the meetings of each memory round; 100 cuts of each timed one.
+    assert!(number(&report, "/fidelity/live_bytes/points") > 2.0 * 1_102.0);
+    for allocator in report["allocators"].as_array().expect("allocators") {
+        assert!(number(allocator, "/ns_per_op/median") > 0.0);
+        assert_eq!(
+            allocator["threads"]["memory_is_comparable"], true,
+            "{allocator}"
+        );
+        let peak = number(allocator, "/peak_resident_over_live");
+        assert!((0.9..4.0).contains(&peak), "{peak}");
+    }
+}
+
+#[test]
+fn blocks_that_other_threads_free_may_hold_locks_and_a_window_is_kept() {
+    let place = Place::new();
+    for lock in ["life", "share:10%", "alloc:1ms", "score", "share:10%,old"] {
+        let report = place.json(
+            "firefox-content",
+            &[
+                "--threads",
+                "real",
+                "--window",
+                "5000",
+                "-a",
+                "rmalloc",
+                "--lock",
+                lock,
+                "--rounds",
+                "1",
+            ],
+        );
+        assert_eq!(
+            number(&report, "/fidelity/live_bytes/differing"),
+            0.0,
+            "{lock}"
+        );
+        assert!(number(&report, "/settings/window") <= 5_001.0, "{lock}");
+    }
+    let said = place.refused("by_hand", &["--window", "100"]);
+    assert!(said.contains("--threads real"), "{said}");
+    let said = place.refused("by_hand", &["--threads", "two"]);
+    assert!(said.contains("real or one"), "{said}");
+    // The same trace has a program of each kind, and each is found again.
+    for _ in 0..2 {
+        place.json("by_hand", &["-a", "null", "--quick"]);
+        place.json("by_hand", &["-a", "null", "--quick", "--threads", "real"]);
+    }
+    assert_eq!(programs_in(place.path()).len(), 4 + 2);
+}
+
+#[test]
+fn broken_allocators_are_found_and_named_in_threads_too() {
+    let place = Place::new();
+    for (fault, wanted) in [
+        ("OVERLAP", "which is live too: they overlap"),
+        ("REFUSE", "it refused"),
+    ] {
+        let broken = place.library("lib_broken", &format!("-DFAULT={fault}"));
+        let said = place.refused("python", &["--threads", "real", "-a", &broken, "--check"]);
+        assert!(
+            said.contains(wanted) && said.contains("in thread 0"),
+            "{said}"
+        );
     }
 }

@@ -2,8 +2,10 @@
 //! from. Those used longest ago are removed.
 
 use crate::error::ReplayError;
-use crate::prepare::{Wanted, prepare};
-use crate::program::{Program, VERSION};
+use crate::lock::Rule;
+use crate::prepare::{Wanted, prepare, prepare_streams};
+use crate::program::{Facts, Program, VERSION};
+use crate::streams::{self, Streams};
 use rmtrace_file::TraceReader;
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -38,16 +40,51 @@ impl Kept {
 /// As [`prepare`].
 pub fn program(
     reader: &TraceReader,
-    wanted: Wanted,
+    wanted: Wanted<'_>,
     directory: Option<&Path>,
     progress: impl FnMut(u64),
 ) -> Result<Kept, ReplayError> {
-    let name = name(reader, wanted);
+    let name = name(reader, wanted, VERSION);
+    kept(
+        name,
+        directory,
+        |path| Program::open(path).is_ok(),
+        |file, path| prepare(reader, wanted, file, path, progress),
+    )
+}
+
+/// The streams of a process, for real threads that are at most `window` operations apart: found, or made.
+///
+/// # Errors
+/// As [`prepare_streams`].
+pub fn streams(
+    reader: &TraceReader,
+    wanted: Wanted<'_>,
+    window: u64,
+    directory: Option<&Path>,
+    progress: impl FnMut(u64),
+) -> Result<Kept, ReplayError> {
+    let made_from = ("streams", streams::VERSION, window);
+    kept(
+        name(reader, wanted, made_from),
+        directory,
+        |path| Streams::open(path).is_ok(),
+        |file, path| prepare_streams(reader, wanted, window, file, path, progress),
+    )
+}
+
+/// A file that is whole, or that is made.
+fn kept(
+    name: Option<String>,
+    directory: Option<&Path>,
+    is_whole: impl Fn(&Path) -> bool,
+    write: impl FnOnce(File, &Path) -> Result<Facts, ReplayError>,
+) -> Result<Kept, ReplayError> {
     let directory =
         directory.filter(|directory| name.is_some() && fs::create_dir_all(directory).is_ok());
     let Some(directory) = directory else {
         let place = std::env::temp_dir();
-        let temporary = make(reader, wanted, &place, progress)?;
+        let temporary = make(&place, write)?;
         return Ok(Kept {
             path: PathBuf::new(),
             temporary: Some(temporary),
@@ -55,12 +92,12 @@ pub fn program(
         });
     };
     let path = directory.join(name.unwrap_or_default());
-    let is_there = Program::open(&path).is_ok();
+    let is_there = is_whole(&path);
     if is_there {
         let now = |file: File| file.set_modified(SystemTime::now());
         let _ = File::options().append(true).open(&path).and_then(now);
     } else {
-        let temporary = make(reader, wanted, directory, progress)?;
+        let temporary = make(directory, write)?;
         temporary
             .persist(&path)
             .map_err(|error| of_file(&path, error.error))?;
@@ -93,10 +130,8 @@ fn of_file(path: &Path, source: io::Error) -> ReplayError {
 }
 
 fn make(
-    reader: &TraceReader,
-    wanted: Wanted,
     directory: &Path,
-    progress: impl FnMut(u64),
+    write: impl FnOnce(File, &Path) -> Result<Facts, ReplayError>,
 ) -> Result<tempfile::TempPath, ReplayError> {
     let file = tempfile::Builder::new()
         .prefix("making-")
@@ -104,15 +139,27 @@ fn make(
         .tempfile_in(directory)
         .map_err(|source| of_file(directory, source))?;
     let (file, path) = file.into_parts();
-    prepare(reader, wanted, file, &path, progress)?;
+    write(file, &path)?;
     Ok(path)
 }
 
 /// A name made from what a program depends on, if all of it can be told.
-fn name(reader: &TraceReader, wanted: Wanted) -> Option<String> {
+fn name(reader: &TraceReader, wanted: Wanted<'_>, made_from: impl Hash) -> Option<String> {
     let mut hasher = DefaultHasher::new();
-    (VERSION, wanted.process, wanted.lock_ns).hash(&mut hasher);
-    for path in reader.paths() {
+    (made_from, wanted.process, wanted.lock_ns).hash(&mut hasher);
+    let accesses = match wanted.rule {
+        None => None,
+        Some(Rule::Score) => {
+            "score".hash(&mut hasher);
+            None
+        }
+        Some(Rule::Old(millionths)) => {
+            ("old", millionths).hash(&mut hasher);
+            None
+        }
+        Some(Rule::Accesses(path)) => Some(path),
+    };
+    for path in reader.paths().chain(accesses) {
         let path = path.canonicalize().ok()?;
         let metadata = path.metadata().ok()?;
         if !metadata.is_file() {

@@ -44,6 +44,16 @@ pub enum ReplayError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A thread can't be started.
+    #[error(
+        "up to {threads} threads at once are needed, and one can't be started: {source}; see `ulimit -u`, or use --threads one"
+    )]
+    Threads {
+        /// Threads at once.
+        threads: u64,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// An allocator can't be loaded.
     #[error("{name}: can't be loaded: {what}{hint}")]
     Load {

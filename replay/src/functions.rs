@@ -1,5 +1,6 @@
 //! An allocator that is functions of the malloc family.
 
+use crate::error::ReplayError;
 use crate::slot::{Fault, Slot};
 use crate::subject::{Subject, aligned};
 use crate::touch::Touch;
@@ -22,6 +23,10 @@ pub struct Functions {
 }
 
 impl Subject for Functions {
+    fn seated(&self, _seat: usize, _seats: usize) -> Result<Functions, ReplayError> {
+        Ok(*self)
+    }
+
     #[inline(always)]
     unsafe fn allocate<T: Touch>(
         &mut self,

@@ -1,6 +1,7 @@
 //! An allocator whose blocks are behind handles: rmalloc's C interface. Whenever a block is touched it is locked; what
 //! else locks it is a rule ([`Held`]).
 
+use crate::error::ReplayError;
 use crate::slot::{Fault, Slot};
 use crate::subject::{Subject, aligned, mix};
 use crate::touch::Touch;
@@ -27,6 +28,8 @@ pub struct HandleFunctions {
     pub rmalloc_aligned: unsafe extern "C" fn(*mut *mut c_void, isize, usize) -> c_int,
     /// `rmlock`.
     pub rmlock: unsafe extern "C" fn(*mut c_void, *mut *mut c_void) -> c_int,
+    /// `rmlock_shared`, or `rmlock` of a library without it.
+    pub rmlock_shared: unsafe extern "C" fn(*mut c_void, *mut *mut c_void) -> c_int,
     /// `rmunlock`.
     pub rmunlock: unsafe extern "C" fn(*mut c_void) -> c_int,
     /// `rmresize`.
@@ -46,7 +49,10 @@ struct Request {
 pub struct Handles {
     functions: HandleFunctions,
     held: Held,
+    /// Number of the latest block.
     born: u64,
+    /// From the number of a block to that of the next of the same thread.
+    step: u64,
 }
 
 /// A function of the interface returned an error.
@@ -69,13 +75,14 @@ impl Handles {
             functions,
             held,
             born: 0,
+            step: 1,
         }
     }
 
     /// Whether the next block is locked from its birth on.
     #[inline(always)]
     fn holds(&mut self) -> bool {
-        self.born += 1;
+        self.born = self.born.wrapping_add(self.step);
         match self.held {
             Held::Touched => false,
             Held::Born => true,
@@ -93,6 +100,23 @@ impl Handles {
         // SAFETY: the caller's; the address is written before it is read.
         let status = unsafe { (self.functions.rmlock)(handle as *mut c_void, &mut address) };
         succeeded("rmlock", at, status)?;
+        Ok(address.cast())
+    }
+
+    /// Locks a block for longer than it is touched. With several threads any of them may have to give it back.
+    ///
+    /// # Safety
+    /// The handle is of this allocator and live.
+    #[inline(always)]
+    unsafe fn hold(&self, at: usize, handle: u64) -> Result<*mut u8, Fault> {
+        if self.step == 1 {
+            // SAFETY: the caller's.
+            return unsafe { self.lock(at, handle) };
+        }
+        let mut address = ptr::null_mut();
+        // SAFETY: the caller's; the address is written before it is read.
+        let status = unsafe { (self.functions.rmlock_shared)(handle as *mut c_void, &mut address) };
+        succeeded("rmlock_shared", at, status)?;
         Ok(address.cast())
     }
 
@@ -134,7 +158,10 @@ impl Handles {
         if T::TOUCHES || holds || zeroed {
             // SAFETY: the handle is live; while it is locked its `bytes` bytes are ours.
             unsafe {
-                let block = self.lock(at, handle)?;
+                let block = match holds {
+                    true => self.hold(at, handle)?,
+                    false => self.lock(at, handle)?,
+                };
                 if zeroed {
                     ptr::write_bytes(block, 0, bytes as usize);
                 }
@@ -151,6 +178,17 @@ impl Handles {
 }
 
 impl Subject for Handles {
+    const LOCKS: bool = true;
+
+    fn seated(&self, seat: usize, seats: usize) -> Result<Handles, ReplayError> {
+        Ok(Handles {
+            // Of all seats together the numbers are 1, 2, 3 ...
+            born: (seat as u64 + 1).wrapping_sub(seats as u64),
+            step: seats as u64,
+            ..*self
+        })
+    }
+
     #[inline(always)]
     unsafe fn allocate<T: Touch>(
         &mut self,
@@ -224,7 +262,10 @@ impl Subject for Handles {
             succeeded("rmresize", at, status)?;
             slot.bytes = bytes | held;
             if T::TOUCHES || held != 0 {
-                let block = self.lock(at, slot.block)?;
+                let block = match held {
+                    0 => self.lock(at, slot.block)?,
+                    _ => self.hold(at, slot.block)?,
+                };
                 touch.resized(at, block, from, bytes as usize)?;
                 if held == 0 {
                     self.end_lock(at, slot.block)?;
@@ -255,6 +296,28 @@ impl Subject for Handles {
                 (self.functions.rmfree)(slot.block as *mut c_void),
             )
         }
+    }
+
+    unsafe fn place(&self, slot: &Slot) -> u64 {
+        // SAFETY: the handle is live; the lock ends at once.
+        unsafe {
+            let address = self.lock(0, slot.block).unwrap_or(ptr::null_mut());
+            if !address.is_null() {
+                let _ = self.end_lock(0, slot.block);
+            }
+            address as u64
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn relock(&mut self, at: usize, slot: &mut Slot) -> Result<(), Fault> {
+        if slot.bytes & Slot::LOCKED != 0 {
+            return Ok(());
+        }
+        // SAFETY: the handle is live.
+        unsafe { self.hold(at, slot.block)? };
+        slot.bytes |= Slot::LOCKED;
+        Ok(())
     }
 
     #[inline(always)]

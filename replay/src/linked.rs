@@ -3,11 +3,18 @@
 use crate::handles::HandleFunctions;
 use crate::load::{Allocator, Loaded, Upkeep};
 use crate::own::Own;
+use crate::watch::Usable;
 use std::ffi::{c_int, c_void};
 use std::mem;
 
 /// The linked-in rmalloc.
-pub fn linked() -> Option<Allocator> {
+///
+/// # Errors
+/// Its settings can't be used. It would take the defaults, and the figures would be those of another configuration.
+pub fn linked() -> Result<Allocator, String> {
+    if let Err(error) = rmalloc::config::Config::from_env() {
+        return Err(error.to_string());
+    }
     // SAFETY: handles and results are pointers on both sides; what they point to is opaque to the replayer, or, for a
     // result, larger than the structure and as aligned.
     let functions = unsafe {
@@ -24,6 +31,10 @@ pub fn linked() -> Option<Allocator> {
                 *const (),
                 unsafe extern "C" fn(*mut c_void, *mut *mut c_void) -> c_int,
             >(rmalloc::ffi::rmlock as *const ()),
+            rmlock_shared: mem::transmute::<
+                *const (),
+                unsafe extern "C" fn(*mut c_void, *mut *mut c_void) -> c_int,
+            >(rmalloc::ffi::rmlock_shared as *const ()),
             rmunlock: mem::transmute::<*const (), unsafe extern "C" fn(*mut c_void) -> c_int>(
                 rmalloc::ffi::rmunlock as *const (),
             ),
@@ -41,7 +52,7 @@ pub fn linked() -> Option<Allocator> {
             rmalloc::ffi::rmcompact as *const (),
         )
     };
-    Some(Allocator {
+    Ok(Allocator {
         loaded: Loaded::Handles(
             functions,
             Upkeep {
@@ -49,6 +60,12 @@ pub fn linked() -> Option<Allocator> {
                 own: Some(own),
             },
         ),
+        // SAFETY: as above.
+        usable: Usable::Handle(unsafe {
+            mem::transmute::<*const (), unsafe extern "C" fn(*mut c_void, *mut usize) -> c_int>(
+                rmalloc::ffi::rmsize as *const (),
+            )
+        }),
         version: format!("rmalloc {}", env!("CARGO_PKG_VERSION")),
         file: String::new(),
     })

@@ -10,12 +10,18 @@ use crate::touch::Touch;
 /// its contents mean nothing: what remains of the time is the replayer's own.
 pub struct Null {
     ring: Region,
+    /// From here on it begins anew.
+    lap: usize,
+    /// Bytes of the largest block.
+    largest: u64,
     at: usize,
 }
 
 /// Bytes of the ring, beside the largest block: so few that it stays in a cache. Misses of blocks are not the
 /// replayer's.
 const RING_BYTES: usize = 1 << 20;
+/// Bytes of the ring of one of several threads: those of a few at a time stay in a cache together.
+const RING_BYTES_OF_SEVERAL: usize = 64 << 10;
 /// Bytes of it that are there before the clock starts.
 const RESIDENT_BYTES_MAX: usize = 64 << 20;
 
@@ -25,22 +31,31 @@ impl Null {
     /// # Errors
     /// When the system refuses memory.
     pub fn new(largest: u64) -> Result<Null, ReplayError> {
-        let bytes = RING_BYTES + largest as usize;
+        Null::of(largest, RING_BYTES)
+    }
+
+    fn of(largest: u64, lap: usize) -> Result<Null, ReplayError> {
+        let bytes = lap + largest as usize;
         let mut ring = Region::zeroed(bytes, false)?;
-        let mostly = bytes.min(RESIDENT_BYTES_MAX) / 8;
+        let mostly = bytes.min(RESIDENT_BYTES_MAX.min(lap * 64)) / 8;
         for word in ring.words_mut()[..mostly].iter_mut().step_by(512) {
             *word = 1;
         }
-        Ok(Null { ring, at: 0 })
+        Ok(Null {
+            ring,
+            lap,
+            largest,
+            at: 0,
+        })
     }
 
     /// The next `bytes` bytes.
     #[inline(always)]
     fn next(&mut self, bytes: usize) -> *mut u8 {
-        if self.at >= RING_BYTES {
+        if self.at >= self.lap {
             self.at = 0;
         }
-        // SAFETY: `at` is below `RING_BYTES`, and the ring has room for the largest block behind that.
+        // SAFETY: `at` is below `lap`, and the ring has room for the largest block behind that.
         let block = unsafe { self.ring.start().add(self.at) };
         self.at += bytes.next_multiple_of(16);
         block
@@ -48,6 +63,11 @@ impl Null {
 }
 
 impl Subject for Null {
+    fn seated(&self, _seat: usize, seats: usize) -> Result<Null, ReplayError> {
+        let share = (RING_BYTES / seats.max(1)).max(RING_BYTES_OF_SEVERAL);
+        Null::of(self.largest, share)
+    }
+
     #[inline(always)]
     unsafe fn allocate<T: Touch>(
         &mut self,

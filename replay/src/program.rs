@@ -24,9 +24,9 @@ use std::path::{Path, PathBuf};
 /// First word of a program.
 const MAGIC: u64 = u64::from_le_bytes(*b"rmreplay");
 /// Version of the form; another one is made anew.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 /// Words of the header.
-const HEADER_WORDS: usize = 64;
+pub(crate) const HEADER_WORDS: usize = 64;
 /// Words of zeros behind operations: whoever looks ahead stays within.
 pub const PADDING: usize = 64;
 /// Points equally spaced in recorded time.
@@ -42,17 +42,19 @@ macro_rules! words {
             /// How many words it is.
             pub const WORDS: usize = [$(stringify!($field)),*].len();
 
-            fn put(&self, out: &mut Vec<u64>) {
+            pub(crate) fn put(&self, out: &mut Vec<u64>) {
                 $(out.push(self.$field);)*
             }
 
-            fn take(words: &[u64]) -> $name {
+            pub(crate) fn take(words: &[u64]) -> $name {
                 let mut words = words.iter().copied();
                 $name { $($field: words.next().unwrap_or_default(),)* }
             }
         }
     };
 }
+
+pub(crate) use words;
 
 words! {
     /// What is known of a program, counted when it was prepared.
@@ -79,7 +81,7 @@ words! {
         resizes,
         /// Frees.
         frees,
-        /// Locks that end before their block does (`--lock alloc:T`).
+        /// Locks that end before their block does.
         unlocks,
         /// Blocks inherited by a fork, allocated before the clock starts.
         inherited_blocks,
@@ -119,6 +121,26 @@ words! {
         end_live_rounded_bytes,
         /// Time of a lock after birth in nanoseconds, plus one; 0: no unlocks in it.
         lock_ns_plus_one,
+        /// Frees of blocks that another thread of the process had allocated.
+        cross_thread_frees,
+        /// Allocations at the recorded address of the latest free, whichever thread that was.
+        reused_last,
+        /// Allocations at the recorded address of one of the 16 latest frees.
+        reused_recent,
+        /// Allocations at the recorded address of the latest free of the same thread.
+        reused_last_in_thread,
+        /// Allocations at the recorded address of one of the 16 latest frees of the same thread.
+        reused_recent_in_thread,
+        /// Samples of resident memory that the recording took.
+        resident_samples,
+        /// The most anonymous memory in one of them.
+        resident_peak_bytes,
+        /// Locks that begin after their block (`--lock score`, `share:P,old`, `accesses:FILE`).
+        locks,
+        /// Sum over the points of the blocks that are locked by such a rule.
+        locked_blocks_sum,
+        /// Sum over the points of the live blocks.
+        live_blocks_sum,
     }
 }
 
@@ -223,9 +245,18 @@ impl Writer {
         for word in rest {
             self.word(word)?;
         }
-        self.flush()?;
         let mut header = vec![MAGIC, VERSION];
         facts.put(&mut header);
+        self.end(header)?;
+        Ok(facts)
+    }
+
+    /// Writes what is buffered and the header, whose checksum is added to it.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub(crate) fn end(mut self, mut header: Vec<u64>) -> Result<(), ReplayError> {
+        self.flush()?;
         let bytes = |words: &[u64]| -> Vec<u8> {
             words.iter().flat_map(|word| word.to_le_bytes()).collect()
         };
@@ -238,9 +269,27 @@ impl Writer {
                 path: self.path.clone(),
                 source,
             })?;
-        self.write(&bytes)?;
-        Ok(facts)
+        self.write(&bytes)
     }
+}
+
+/// Compares the checksum of a file whose header has `summed` words before it. Where it is wrong, the word and why.
+pub(crate) fn check(words: &[u64], summed: usize) -> Result<(), (usize, &'static str)> {
+    let (header, rest) = words.split_at(HEADER_WORDS);
+    let (before, others) = header.split_at(summed);
+    let mut hasher = crc32fast::Hasher::new();
+    for words in [rest, before] {
+        // SAFETY: any initialised words are bytes, eight times as many; the slice is of the same borrow.
+        hasher
+            .update(unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), words.len() * 8) });
+    }
+    if u64::from(hasher.finalize()) != others[0] {
+        return Err((summed, "a wrong checksum"));
+    }
+    if others[1..].iter().any(|word| *word != 0) {
+        return Err((summed + 1, "something behind the header"));
+    }
+    Ok(())
 }
 
 /// A program that was opened and proven.
@@ -263,21 +312,7 @@ impl Program {
             offset: (word * 8) as u64,
             what,
         };
-        let (header, rest) = region.words().split_at(HEADER_WORDS);
-        let (summed, others) = header.split_at(Facts::WORDS + 2);
-        let mut hasher = crc32fast::Hasher::new();
-        for words in [rest, summed] {
-            // SAFETY: any initialised words are bytes, eight times as many; the slice is of the same borrow.
-            hasher.update(unsafe {
-                std::slice::from_raw_parts(words.as_ptr().cast(), words.len() * 8)
-            });
-        }
-        if u64::from(hasher.finalize()) != others[0] {
-            return Err(fault(Facts::WORDS + 2, "a wrong checksum"));
-        }
-        if others[1..].iter().any(|word| *word != 0) {
-            return Err(fault(Facts::WORDS + 3, "something behind the header"));
-        }
+        check(region.words(), Facts::WORDS + 2).map_err(|(word, what)| fault(word, what))?;
         let mut program = Program {
             region,
             facts,
@@ -291,6 +326,31 @@ impl Program {
             .collect();
         proof::prove(&program).map_err(|(word, what)| fault(word, what))?;
         Ok(program)
+    }
+
+    /// Leaves out what comes after so many of its points (at least one), as if the process had ended there. Live blocks,
+    /// the peak and the end are those of the rest, the peak among its points; counts of operations stay those of the whole.
+    pub fn shorten(&mut self, points: u64) {
+        self.points.truncate((points as usize).max(1));
+        let Some(last) = self.points.last().copied() else {
+            return;
+        };
+        let facts = &mut self.facts;
+        facts.points = self.points.len() as u64;
+        facts.op_words = last.word;
+        facts.end_ns = last.time_ns;
+        facts.end_live_bytes = last.live_bytes;
+        facts.end_live_blocks = last.live_blocks;
+        facts.end_live_rounded_bytes = last.live_rounded_bytes;
+        if facts.peak_word > last.word {
+            // The first of equals, as the peak of a whole program is.
+            let points = self.points.iter().rev();
+            let peak = points.max_by_key(|point| point.live_bytes).unwrap_or(&last);
+            facts.peak_word = peak.word;
+            facts.peak_live_bytes = peak.live_bytes;
+            facts.peak_live_blocks = peak.live_blocks;
+            facts.peak_live_rounded_bytes = peak.live_rounded_bytes;
+        }
     }
 
     /// What is known of it.
@@ -315,8 +375,8 @@ impl Program {
     }
 }
 
-/// Maps a program and reads its header; its length is as the header says.
-fn map(path: &Path) -> Result<(Region, Facts), ReplayError> {
+/// Maps a file that begins with a header of this magic number and version.
+pub(crate) fn map_file(path: &Path, magic: u64, version: u64) -> Result<Region, ReplayError> {
     let of_file = |source: io::Error| ReplayError::File {
         path: path.to_owned(),
         source,
@@ -333,12 +393,24 @@ fn map(path: &Path) -> Result<(Region, Facts), ReplayError> {
     }
     let region = Region::of_file(&file, bytes).map_err(of_file)?;
     let words = region.words();
-    if words[0] != MAGIC {
+    if words[0] != magic {
         return Err(fault("no magic number"));
     }
-    if words[1] != VERSION {
+    if words[1] != version {
         return Err(fault("another version"));
     }
+    Ok(region)
+}
+
+/// Maps a program and reads its header; its length is as the header says.
+fn map(path: &Path) -> Result<(Region, Facts), ReplayError> {
+    let fault = |what| ReplayError::Malformed {
+        path: path.to_owned(),
+        offset: 0,
+        what,
+    };
+    let region = map_file(path, MAGIC, VERSION)?;
+    let words = region.words();
     let facts = Facts::take(&words[2..HEADER_WORDS]);
     let expected = facts
         .points
@@ -401,6 +473,7 @@ mod tests {
                 word::ALLOC | word::ZEROED => facts.allocations += 1,
                 word::RESIZE => facts.resizes += 1,
                 word::FREE => facts.frees += 1,
+                word::UNLOCK if op.bytes != 0 => facts.locks += 1,
                 word::UNLOCK => facts.unlocks += 1,
                 _ => {}
             }

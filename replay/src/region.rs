@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::AtomicU64;
 
 /// From here on a region asks for huge pages.
 const HUGE_BYTES: usize = 2 << 20;
@@ -67,6 +68,13 @@ impl Region {
     /// Its bytes as words, whole ones.
     pub fn words(&self) -> &[u64] {
         // SAFETY: the region is mapped readable for as long as it lives, page aligned, and any bytes are words.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.bytes / 8) }
+    }
+
+    /// Its bytes as words that several threads may read and write. Not of a region of a file.
+    pub fn atomic_words(&self) -> &[AtomicU64] {
+        // SAFETY: as in `words`; an atomic word is as large and aligned as a plain one. Whoever borrows plain words of
+        // the same region to change them borrows it alone.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.bytes / 8) }
     }
 

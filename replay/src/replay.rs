@@ -2,23 +2,37 @@
 //! is a process for one allocator and one round; rounds alternate between allocators, so that what else
 //! happens on the machine falls on all of them.
 
+use crate::callgrind::{self, Counted};
+use crate::calls;
+use crate::distribution::{clock, latency, ns_per_tick};
+use crate::durations::{DURATIONS_MAX, TimeScores, fold, rank};
+use crate::environment;
 use crate::error::ReplayError;
-use crate::figure::{Figure, median};
-use crate::load::TUNABLES;
-use crate::program::Program;
+use crate::figure::{Figure, Ratio, median};
+use crate::fragmentation::{internal, johnstone_wilson, pages};
+use crate::latency::Latency;
+use crate::process::{self, last_lines};
+use crate::program::{Facts, Point, Program};
 use crate::report::{
-    AllocatorReport, CompactionReport, Fidelity, LiveBytes, Machine, MemoryReport, Missing,
-    OVERHEAD_BYTES, Replayer, Report, SCHEMA, Series, Settings, Trace,
+    AllocatorReport, AllocatorScores, CallgrindFunction, CallgrindReport, CompactionReport,
+    EXCESS_SHARE_MAX, Fidelity, LiveBytes, Machine, MemoryReport, Missing, OVERHEAD_BYTES,
+    RecordedReuse, Replayer, Report, ResidentFidelity, ReuseReport, SCHEMA, Series, Settings,
+    Together, Trace, Waiting,
 };
+use crate::scores::Ranks;
 use crate::spec::Spec;
-use crate::task::{CompactAt, Lock, Memory, Outcome, Pace, Round, Task, Touched, Which};
+use crate::streams::{Shape, Streams};
+use crate::task::{
+    CompactAt, Lock, Memory, Outcome, Pace, Round, Task, Threads, Touched, Waits, Which,
+};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::os::unix::process::ExitStatusExt;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-/// Lines of a worker's stderr that are shown when it fails.
-const STDERR_LINES: usize = 5;
+/// Name of the file of a latency round's durations.
+const DURATIONS: &str = "durations";
 
 /// How to replay.
 #[derive(Clone, Debug)]
@@ -27,6 +41,12 @@ pub struct Options {
     pub allocators: Vec<Spec>,
     /// Timed rounds of each; `None`: as many as the length of the program asks for.
     pub rounds: Option<u32>,
+    /// In how many threads; the programs are made for that.
+    pub threads: Threads,
+    /// Rounds of each in which single operations are timed.
+    pub latency_rounds: u32,
+    /// Count instructions with callgrind.
+    pub callgrind: bool,
     /// How fast memory rounds go; timed ones always go as fast as they can.
     pub pace: Pace,
     /// How blocks are touched.
@@ -42,10 +62,49 @@ pub struct Options {
 /// Programs to replay.
 #[derive(Clone, Copy, Debug)]
 pub struct Programs<'a> {
-    /// The one for most allocators.
+    /// The one for most allocators: a program, or streams for real threads.
     pub plain: &'a Path,
     /// With ends of locks, for allocators with handles, if the lock rule needs it.
     pub locked: Option<&'a Path>,
+}
+
+/// What is known of the programs.
+struct Recorded {
+    facts: Facts,
+    points: Vec<Point>,
+    /// Of streams.
+    shape: Option<Shape>,
+}
+
+impl Recorded {
+    fn of(programs: Programs<'_>, threads: Threads) -> Result<Recorded, ReplayError> {
+        Ok(match threads {
+            Threads::One => {
+                let program = Program::open(programs.plain)?;
+                Recorded {
+                    facts: *program.facts(),
+                    points: program.points().to_vec(),
+                    shape: None,
+                }
+            }
+            Threads::Real => {
+                let streams = Streams::open(programs.plain)?;
+                Recorded {
+                    facts: *streams.facts(),
+                    points: streams.points().to_vec(),
+                    shape: Some(*streams.shape()),
+                }
+            }
+        })
+    }
+
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn points(&self) -> &[Point] {
+        &self.points
+    }
 }
 
 /// An allocator and what its workers saw.
@@ -53,7 +112,14 @@ struct Entry<'a> {
     spec: &'a Spec,
     which: Which,
     timed: Vec<Outcome>,
+    latency: Vec<Latency>,
+    /// The least duration of single operations.
+    durations: PathBuf,
+    calls: Option<Result<BTreeMap<&'static str, u64>, String>>,
+    callgrind: Option<Counted>,
     memory: Option<Memory>,
+    /// Of the memory round, in real threads.
+    waits: Option<Waits>,
     differing: u64,
     compared: u64,
 }
@@ -68,7 +134,7 @@ pub fn replay(
     trace: Trace,
     progress: &mut dyn FnMut(&str, Round),
 ) -> Result<Report, ReplayError> {
-    let program = Program::open(programs.plain)?;
+    let program = Recorded::of(programs, options.threads)?;
     let place = tempfile::tempdir().map_err(|source| ReplayError::File {
         path: std::env::temp_dir(),
         source,
@@ -78,6 +144,7 @@ pub fn replay(
         programs,
         options,
         outcome: &outcome_path,
+        place: place.path(),
     };
     let (mut entries, missing) = first_rounds(&workers, progress)?;
     let operations = program.facts().operations.max(1);
@@ -91,15 +158,59 @@ pub fn replay(
             entries[at].timed.push(outcome);
         }
     }
+    // Single operations are timed, and calls and instructions counted, in one thread.
+    let latency_rounds = match options.threads {
+        Threads::One => options.latency_rounds,
+        Threads::Real => 0,
+    };
+    for round in 0..latency_rounds {
+        for at in 0..entries.len() {
+            let at = (at + round as usize) % entries.len();
+            progress(&entries[at].spec.name, Round::Latency);
+            workers.latency(&mut entries[at])?;
+        }
+    }
+    for entry in &mut entries {
+        if options.threads == Threads::Real {
+            break;
+        }
+        progress(&entry.spec.name, Round::Calls);
+        entry.calls = Some(workers.calls(entry));
+        if options.callgrind {
+            progress(&entry.spec.name, Round::Setup);
+            entry.callgrind = Some(workers.callgrind(entry)?);
+        }
+    }
+    let scores = scores(programs.plain, &entries)?;
     for entry in &mut entries {
         entry.differing += entry
             .timed
             .iter()
             .map(|outcome| outcome.points_differing)
             .sum::<u64>();
-        entry.compared += entry.timed.len() as u64;
+        entry.compared += entry.timed.iter().map(compared_once).sum::<u64>();
     }
-    Ok(report(&program, options, rounds, trace, &entries, missing))
+    let mut report = report(&program, options, rounds, trace, &entries, missing);
+    scored(&mut report, &program, &entries, scores);
+    if let Some(path) = programs.locked {
+        let locked = Recorded::of(
+            Programs {
+                plain: path,
+                locked: None,
+            },
+            options.threads,
+        )?;
+        let (told, facts) = (&mut report.program, locked.facts());
+        (told.locks, told.unlocks) = (facts.locks, facts.unlocks);
+        (told.locked_blocks_sum, told.live_blocks_sum) =
+            (facts.locked_blocks_sum, facts.live_blocks_sum);
+    }
+    Ok(report)
+}
+
+/// Comparisons of live bytes in a timed round.
+fn compared_once(outcome: &Outcome) -> u64 {
+    outcome.waits.as_ref().map_or(1, |waits| waits.meetings)
 }
 
 /// Short programs are over before anything settles: more rounds.
@@ -153,12 +264,18 @@ fn first_rounds<'a>(
         }
         let compared = memory
             .as_ref()
-            .map_or(0, |memory| memory.resident_bytes.len() as u64 + 2);
+            .map_or(0, |memory| memory.resident_bytes.len() as u64 + 2)
+            + outcome.waits.as_ref().map_or(0, |waits| waits.meetings);
         entries.push(Entry {
             spec,
             memory: memory.filter(|_| which != Which::Null),
+            waits: outcome.waits,
             which,
             timed: Vec::new(),
+            latency: Vec::new(),
+            durations: workers.place.join(format!("durations-{}", entries.len())),
+            calls: None,
+            callgrind: None,
             differing: outcome.points_differing,
             compared,
         });
@@ -170,137 +287,103 @@ struct Workers<'a> {
     programs: Programs<'a>,
     options: &'a Options,
     outcome: &'a PathBuf,
+    /// Where files may be put.
+    place: &'a Path,
 }
 
 impl<'a> Workers<'a> {
+    /// A latency round.
+    fn latency(&self, entry: &mut Entry<'_>) -> Result<(), ReplayError> {
+        let outcome = self.run(entry.spec, &entry.which, Round::Latency)?;
+        let new = self.place.join(DURATIONS);
+        fold(&entry.durations, &new).map_err(|source| ReplayError::File { path: new, source })?;
+        entry.latency.extend(outcome.latency);
+        Ok(())
+    }
+
+    /// System calls of a round, or why they can't be counted.
+    fn calls(&self, entry: &Entry<'_>) -> Result<BTreeMap<&'static str, u64>, String> {
+        let task = self.task(&entry.which, Round::Calls);
+        let mut command = self.start(entry.spec, &task, &[]);
+        let command = command.as_mut().map_err(|error| error.to_string())?;
+        let (output, mut counts) = calls::trace(command).map_err(|error| error.to_string())?;
+        if !output.status.success() {
+            return Err("the worker failed when it was traced".to_string());
+        }
+        let total = counts.values().sum();
+        counts.insert("total", total);
+        Ok(counts)
+    }
+
+    /// Instructions of all operations.
+    fn callgrind(&self, entry: &Entry<'_>) -> Result<Counted, ReplayError> {
+        let path = self.place.join("callgrind.out");
+        let file = format!("--callgrind-out-file={}", path.display());
+        let prefix = ["valgrind", "-q", "--tool=callgrind", &file].map(OsString::from);
+        let run = |round| {
+            let task = self.task(&entry.which, round);
+            let mut command = self.start(entry.spec, &task, &prefix)?;
+            let output = command.output().map_err(|error| {
+                ReplayError::Option(match error.kind() {
+                    io::ErrorKind::NotFound => {
+                        "--callgrind needs valgrind; Debian has it in the package valgrind".into()
+                    }
+                    _ => format!("valgrind can't be started: {error}"),
+                })
+            })?;
+            callgrind::read(&path).map_err(|source| ReplayError::Worker {
+                name: entry.spec.name.clone(),
+                how: format!("left no counts: {source}"),
+                round: "under callgrind".to_string(),
+                stderr: last_lines(&output.stderr),
+            })
+        };
+        let before = run(Round::Setup)?;
+        let mut counted = run(Round::Time)?.since(&before);
+        if entry.which == Which::Null {
+            // Calls of the replayer's own: it has none of these.
+            counted.functions.clear();
+        }
+        Ok(counted)
+    }
+
     /// Runs a worker and returns what it saw.
     fn run(&self, spec: &Spec, which: &Which, round: Round) -> Result<Outcome, ReplayError> {
+        let task = self.task(which, round);
+        process::outcome(self.start(spec, &task, &[])?, spec, &task)
+    }
+
+    /// What a worker is to do.
+    fn task(&self, which: &Which, round: Round) -> Task {
         // A check needs memory that is not given out twice.
         let touched = match (self.options.touched, which) {
             (Touched::Check, Which::Null) => Touched::All,
             (touched, _) => touched,
         };
-        let task = Task {
+        Task {
             which: which.clone(),
             program: self.programs.plain.to_owned(),
             locked: self.programs.locked.map(Path::to_owned),
             outcome: self.outcome.clone(),
+            threads: self.options.threads,
+            durations: (round == Round::Latency)
+                .then(|| (self.place.join(DURATIONS), DURATIONS_MAX)),
             round,
             pace: self.options.pace,
             touched,
             lock: self.options.lock,
-        };
-        let text =
-            serde_json::to_string(&task).map_err(|error| ReplayError::Option(error.to_string()))?;
-        let _ = std::fs::remove_file(self.outcome);
-        let (first, rest) = match self.options.worker.split_first() {
-            Some(command) => command,
-            None => return Err(ReplayError::Option("no command for workers".to_string())),
-        };
-        let mut command = Command::new(first);
-        command.args(rest).arg(text);
-        command.env(TUNABLES.0, tunables());
-        command.env_remove("LD_PRELOAD");
-        if let Which::Library {
-            name,
-            preloaded: true,
-        } = which
-        {
-            command.env("LD_PRELOAD", name);
+            points: None,
         }
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        let output = command.output().map_err(|source| ReplayError::File {
-            path: first.into(),
-            source,
-        })?;
-        let outcome: Option<Outcome> = std::fs::read(self.outcome)
-            .ok()
-            .and_then(|text| serde_json::from_slice(&text).ok());
-        let name = || spec.name.clone();
-        let Some(outcome) = outcome.filter(|_| output.status.success()) else {
-            let status = output.status;
-            let how = match status.signal() {
-                Some(signal) => format!("was killed by signal {signal} ({})", signal_name(signal)),
-                None => format!("ended with status {}", status.code().unwrap_or_default()),
-            };
-            return Err(ReplayError::Worker {
-                name: name(),
-                how,
-                round: round_name(round).to_string(),
-                stderr: last_lines(&output.stderr),
-            });
-        };
-        if let Some(what) = outcome.load_error {
-            return Err(ReplayError::Load {
-                name: name(),
-                what,
-                hint: match spec.package {
-                    "" => String::new(),
-                    package => format!("; Debian has it in the package {package}"),
-                },
-            });
-        }
-        if let Some(what) = outcome.fault {
-            return Err(ReplayError::Allocator { name: name(), what });
-        }
-        if outcome.points_differing != 0 {
-            let what = format!(
-                "live bytes differ from the recorded ones at {} points",
-                outcome.points_differing
-            );
-            return Err(ReplayError::Allocator { name: name(), what });
-        }
-        Ok(outcome)
     }
-}
 
-/// What workers get for [`TUNABLES`]: what the user has set stays.
-fn tunables() -> OsString {
-    let mut value = OsString::from(TUNABLES.1);
-    if let Some(set) = std::env::var_os(TUNABLES.0).filter(|set| !set.is_empty()) {
-        value.push(":");
-        value.push(set);
+    /// The command of a worker, behind another one that runs it.
+    fn start(&self, spec: &Spec, task: &Task, prefix: &[OsString]) -> Result<Command, ReplayError> {
+        process::command(&self.options.worker, spec, task, prefix)
     }
-    value
-}
-
-fn round_name(round: Round) -> &'static str {
-    match round {
-        Round::Time => "a timed round",
-        Round::Memory(_) => "the round that looks at memory",
-    }
-}
-
-fn signal_name(signal: i32) -> &'static str {
-    match signal {
-        libc::SIGSEGV => "SIGSEGV",
-        libc::SIGBUS => "SIGBUS",
-        libc::SIGABRT => "SIGABRT",
-        libc::SIGILL => "SIGILL",
-        libc::SIGFPE => "SIGFPE",
-        libc::SIGKILL => "SIGKILL: no memory left, perhaps",
-        libc::SIGTERM => "SIGTERM",
-        libc::SIGXCPU => "SIGXCPU",
-        _ => "see signal(7)",
-    }
-}
-
-/// The end of what a worker wrote to stderr, to be put behind a message.
-fn last_lines(stderr: &[u8]) -> String {
-    let text = String::from_utf8_lossy(stderr);
-    let lines: Vec<&str> = text
-        .lines()
-        .filter(|line| !line.trim().is_empty())
-        .collect();
-    let last = &lines[lines.len().saturating_sub(STDERR_LINES)..];
-    last.iter().map(|line| format!("\n  {line}")).collect()
 }
 
 fn report(
-    program: &Program,
+    program: &Recorded,
     options: &Options,
     rounds: u32,
     trace: Trace,
@@ -320,9 +403,37 @@ fn report(
     let null = entries
         .iter()
         .find(|entry| entry.which == Which::Null && !entry.timed.is_empty());
-    let null_ns = null.map(|entry| figure(entry, |outcome| outcome.wall_ns).median);
+    // In real threads an operation's time is its thread's: the wall clock goes on while others work.
+    let time_of: fn(&Outcome) -> u64 = match options.threads {
+        Threads::One => |outcome| outcome.wall_ns,
+        Threads::Real => |outcome| outcome.thread_cpu_ns,
+    };
+    let null_ns = null.map(|entry| figure(entry, time_of).median);
+    let reference = entries.iter().find(|entry| entry.which != Which::Null);
+    let reference = reference.map(|entry| {
+        let ns_per_op = figure(entry, time_of);
+        (entry.spec.name.as_str(), ns_per_op)
+    });
+    let null_count = null.and_then(|entry| entry.callgrind.as_ref());
+    let clock_rounds: Vec<&Latency> = match null {
+        Some(null) => null.latency.iter().collect(),
+        None => entries.iter().flat_map(|entry| &entry.latency).collect(),
+    };
+    let facts = program.facts();
+    let system = entries.iter().find(|entry| entry.which == Which::System);
     let allocators = entries.iter().map(|entry| {
-        let ns_per_op = figure(entry, |outcome| outcome.wall_ns);
+        let ns_per_op = figure(entry, time_of);
+        let mut counts: Vec<f64> = entry
+            .timed
+            .iter()
+            .filter_map(|outcome| outcome.instructions.map(|number| number as f64))
+            .collect();
+        counts.sort_by(f64::total_cmp);
+        let (system_calls, system_calls_why) = match entry.calls.clone() {
+            Some(Ok(counts)) => (Some(counts), None),
+            Some(Err(why)) => (None, Some(why)),
+            None => (None, None),
+        };
         let mut faults: Vec<f64> = entry
             .timed
             .iter()
@@ -332,6 +443,7 @@ fn report(
         let first = entry.timed.first().cloned().unwrap_or_default();
         AllocatorReport {
             name: entry.spec.name.clone(),
+            environment: environment::told(entry.spec),
             version: first.version,
             file: Path::new(&first.file)
                 .file_name()
@@ -343,6 +455,24 @@ fn report(
                 Which::Library { .. } => "opened",
                 _ => "linked",
             },
+            relative: reference
+                .as_ref()
+                .filter(|(name, _)| *name != entry.spec.name && entry.which != Which::Null)
+                .and_then(|(name, over)| Ratio::new(&ns_per_op, over, name)),
+            latency_ns: latency(&entry.latency.iter().collect::<Vec<_>>()),
+            scores: None,
+            reuse: entry.memory.as_ref().and_then(|memory| {
+                let counts = memory.reuse;
+                (counts.allocations != 0)
+                    .then(|| reuse(counts.last, counts.recent, counts.allocations))
+            }),
+            system_calls,
+            system_calls_why,
+            instructions_per_op: (!counts.is_empty()).then(|| median(&counts) / operations),
+            callgrind: entry
+                .callgrind
+                .as_ref()
+                .map(|counted| counted_report(counted, null_count, operations)),
             over_null_ns_per_op: null_ns.map(|null| ns_per_op.median - null),
             ns_per_op,
             cpu_ns_per_op: figure(entry, |outcome| outcome.cpu_ns),
@@ -352,24 +482,31 @@ fn report(
                 .filter_map(|outcome| outcome.own.clone())
                 .max_by_key(|own| own.longest_pause_ns),
             compaction_share: compaction_share(&entry.timed),
+            threads: waiting(program, entry, operations),
             page_faults: median(&faults) as u64,
             major_faults: entry.timed.iter().map(|outcome| outcome.major_faults).sum(),
             memory: entry
                 .memory
                 .as_ref()
-                .map(|memory| memory_report(program, memory, first.loading_bytes)),
+                .map(|memory| memory_report(program, memory, first.loading_bytes, options.touched)),
         }
     });
     let points = program.points();
     Report {
         schema: SCHEMA,
         settings: Settings {
-            threads: "one",
+            threads: match options.threads {
+                Threads::One => "one",
+                Threads::Real => "real",
+            },
+            window: program.shape.map(|shape| shape.window),
             pace: match options.pace {
                 Pace::Flat => "flat",
                 Pace::Recorded => "recorded",
             },
             rounds,
+            latency_rounds: options.latency_rounds,
+            scored_every: None,
             touch: match options.touched {
                 Touched::None => "none",
                 Touched::First => "first",
@@ -377,17 +514,13 @@ fn report(
                 Touched::Check => "check",
             }
             .to_string(),
-            lock: match options.lock {
-                Lock::Touched => "touched".to_string(),
-                Lock::Life => "life".to_string(),
-                Lock::Share(ppm) => format!("share:{}%", f64::from(ppm) / 10_000.0),
-                Lock::Alloc(ns) => format!("alloc:{ns}ns"),
-            },
+            lock: options.lock.name(),
         },
         machine: machine(),
         replayer: Replayer {
             ns_per_op: null_ns,
             cpu_ns_per_op: null.map(|entry| figure(entry, |outcome| outcome.cpu_ns).median),
+            clock: clock(&clock_rounds),
             prepared_events_per_s: None,
         },
         fidelity: Fidelity {
@@ -395,7 +528,34 @@ fn report(
                 points: entries.iter().map(|entry| entry.compared).sum(),
                 differing: entries.iter().map(|entry| entry.differing).sum(),
             },
-            order: "merged",
+            order: match options.threads {
+                Threads::One => "merged",
+                Threads::Real => "dependencies",
+            },
+            threads: program.shape.map(|shape| Together {
+                threads: shape.threads,
+                at_once: shape.together,
+                dependencies: shape.dependencies,
+                waits: shape.waits,
+                words_per_op: program.facts.op_words as f64 / operations,
+                cuts: shape.cuts,
+                lead_max: shape.window,
+            }),
+            reuse: RecordedReuse {
+                merged: reuse(facts.reused_last, facts.reused_recent, facts.allocations),
+                in_thread: reuse(
+                    facts.reused_last_in_thread,
+                    facts.reused_recent_in_thread,
+                    facts.allocations,
+                ),
+            },
+            resident: (facts.resident_samples != 0).then(|| ResidentFidelity {
+                samples: facts.resident_samples,
+                recorded_peak_bytes: facts.resident_peak_bytes,
+                system_peak_bytes: system
+                    .and_then(|entry| entry.memory.as_ref())
+                    .map(|memory| memory.peak_bytes),
+            }),
         },
         allocators: allocators.collect(),
         missing,
@@ -409,8 +569,105 @@ fn report(
                 .collect(),
         },
         trace,
-        program: *program.facts(),
+        program: program.facts,
     }
+}
+
+fn reuse(last: u64, recent: u64, allocations: u64) -> ReuseReport {
+    ReuseReport {
+        last: ratio(last.into(), allocations.into()),
+        recent: ratio(recent.into(), allocations.into()),
+    }
+}
+
+fn counted_report(counted: &Counted, null: Option<&Counted>, operations: f64) -> CallgrindReport {
+    let each = |counted: &Counted| counted.instructions as f64 / operations;
+    let functions = counted
+        .functions
+        .iter()
+        .map(|(name, &(calls, instructions))| {
+            let function = CallgrindFunction {
+                calls,
+                instructions_per_call: instructions as f64 / calls.max(1) as f64,
+            };
+            (*name, function)
+        });
+    CallgrindReport {
+        instructions_per_op: each(counted),
+        over_null_per_op: null.map(|null| each(counted) - each(null)),
+        functions: functions.collect(),
+    }
+}
+
+/// Those that are ranked, by their places among all.
+fn ranked<'e>(entries: &'e [Entry<'_>]) -> Vec<(usize, &'e Entry<'e>)> {
+    let entries = entries.iter().enumerate();
+    entries
+        .filter(|(_, entry)| entry.which != Which::Null)
+        .collect()
+}
+
+/// Ranks by time; `None` without durations.
+fn scores(program: &Path, entries: &[Entry<'_>]) -> Result<Option<TimeScores>, ReplayError> {
+    let mut files = Vec::new();
+    let mut every = 1;
+    for (_, entry) in ranked(entries) {
+        let Some(first) = entry.latency.first() else {
+            return Ok(None);
+        };
+        every = first.every;
+        let rounds: Vec<&Latency> = entry.latency.iter().collect();
+        files.push((entry.durations.as_path(), ns_per_tick(&rounds)));
+    }
+    let of_file = |source| ReplayError::File {
+        path: files
+            .first()
+            .map_or(PathBuf::new(), |(path, _)| path.to_path_buf()),
+        source,
+    };
+    match files.is_empty() {
+        true => Ok(None),
+        false => {
+            let program = Program::open(program)?;
+            rank(&program, every, &files).map(Some).map_err(of_file)
+        }
+    }
+}
+
+/// Puts scores into the report, and makes those of space.
+fn scored(
+    report: &mut Report,
+    program: &Recorded,
+    entries: &[Entry<'_>],
+    times: Option<TimeScores>,
+) {
+    let Some(times) = times else {
+        return;
+    };
+    let ranked = ranked(entries);
+    let mut space = Ranks::new(ranked.len());
+    for (number, point) in program.points().iter().enumerate() {
+        let values: Vec<i64> = ranked
+            .iter()
+            .map(|(_, entry)| {
+                let memory = entry.memory.as_ref();
+                let resident = memory.and_then(|memory| memory.resident_bytes.get(number));
+                resident.copied().unwrap_or_default() as i64 - point.live_bytes as i64
+            })
+            .collect();
+        space.place(&values);
+    }
+    let space = space.scores(&vec![1.0; ranked.len()]);
+    for (at, (entry, _)) in ranked.iter().enumerate() {
+        report.allocators[*entry].scores = Some(AllocatorScores {
+            all: times.all[at].clone(),
+            malloc: times.malloc[at].clone(),
+            realloc: times.realloc[at].clone(),
+            free: times.free[at].clone(),
+            space: space[at].clone(),
+        });
+    }
+    report.settings.scored_every = Some(times.every);
 }
 
 /// Time in compaction over all time, where the allocator tells.
@@ -423,6 +680,35 @@ fn compaction_share(timed: &[Outcome]) -> Option<f64> {
     }
     shares.sort_by(f64::total_cmp);
     (!shares.is_empty()).then(|| median(&shares))
+}
+
+/// What threads waited for each other, where there were several.
+fn waiting(program: &Recorded, entry: &Entry<'_>, operations: f64) -> Option<Waiting> {
+    program.shape?;
+    let of = |of: fn(&Outcome, &Waits) -> u64| {
+        let mut rounds: Vec<f64> = entry
+            .timed
+            .iter()
+            .filter_map(|outcome| Some(of(outcome, outcome.waits.as_ref()?) as f64 / operations))
+            .collect();
+        rounds.sort_by(f64::total_cmp);
+        median(&rounds)
+    };
+    let waits = entry.waits.clone().unwrap_or_default();
+    let excess_share = ratio(
+        waits.excess_bytes.into(),
+        program.facts.peak_live_bytes.into(),
+    );
+    Some(Waiting {
+        elapsed_ns_per_op: of(|outcome, _| outcome.wall_ns),
+        waiting_share: of(|_, waits| waits.waits),
+        sleeping_share: of(|_, waits| waits.sleeps),
+        wait_ns_per_op: of(|_, waits| waits.wall_ns),
+        other_cpu_ns_per_op: of(|_, waits| waits.cpu_ns),
+        excess_live_bytes: waits.excess_bytes,
+        excess_share,
+        memory_is_comparable: excess_share <= EXCESS_SHARE_MAX,
+    })
 }
 
 /// One number over another; 0 over nothing.
@@ -438,7 +724,12 @@ fn with_overhead(rounded_bytes: u64, blocks: u64) -> u128 {
     u128::from(rounded_bytes) + u128::from(blocks) * u128::from(OVERHEAD_BYTES)
 }
 
-fn memory_report(program: &Program, memory: &Memory, loading_bytes: u64) -> MemoryReport {
+fn memory_report(
+    program: &Recorded,
+    memory: &Memory,
+    loading_bytes: u64,
+    touched: Touched,
+) -> MemoryReport {
     let facts = program.facts();
     let points = program.points();
     let sum: u128 = memory
@@ -467,6 +758,14 @@ fn memory_report(program: &Program, memory: &Memory, loading_bytes: u64) -> Memo
         end_resident_less_live_bytes: memory.end_bytes as i64 - facts.end_live_bytes as i64,
         huge_page_bytes: memory.huge_bytes,
         loading_bytes,
+        internal_fragmentation: internal(memory, points, facts.peak_live_bytes),
+        page_use: match touched {
+            // Pages that nobody has touched may not be there.
+            Touched::None | Touched::First => Vec::new(),
+            Touched::All | Touched::Check => pages(memory, points),
+        },
+        johnstone_wilson: johnstone_wilson(memory, points, facts.peak_live_bytes),
+        huge_bytes: memory.huge_bytes_at.clone(),
         compaction: memory.compaction.as_ref().map(|seen| CompactionReport {
             after_over_live: ratio(seen.after_bytes.into(), seen.live_bytes.into()),
             after_over_rounded: ratio(
@@ -479,7 +778,8 @@ fn memory_report(program: &Program, memory: &Memory, loading_bytes: u64) -> Memo
     }
 }
 
-fn machine() -> Machine {
+/// This machine.
+pub fn machine() -> Machine {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let processor = read("/proc/cpuinfo");
     let model = processor

@@ -58,6 +58,8 @@ pub enum Fault {
         /// The word found there.
         found: u64,
     },
+    /// The replay ends because of another thread's fault.
+    Elsewhere,
     /// Memory that should be zeroed is not.
     NotZero {
         /// The slot.

@@ -2,11 +2,21 @@
 //! (`functions.rs`), handles (`handles.rs`), and the null allocator (`null.rs`). Every call of a real allocator goes
 //! through a pointer, as it does in a program.
 
+use crate::error::ReplayError;
 use crate::slot::{Fault, Slot};
 use crate::touch::Touch;
 
 /// An allocator under test. A slot's block was made by the same allocator; its size is in the slot.
-pub trait Subject {
+pub trait Subject: Sized {
+    /// Whether the allocator is called before and after a block is touched, to lock it.
+    const LOCKS: bool = false;
+
+    /// The same allocator for another thread: seat `seat` of `seats`, from 0. Blocks of one can be given to any other.
+    ///
+    /// # Errors
+    /// When the system refuses memory.
+    fn seated(&self, seat: usize, seats: usize) -> Result<Self, ReplayError>;
+
     /// Makes a block of `bytes` in `slots[at]` and touches it.
     ///
     /// # Safety
@@ -56,7 +66,24 @@ pub trait Subject {
         slot: &mut Slot,
     ) -> Result<(), Fault>;
 
-    /// Ends the lock that the block was born with; nothing to those that know no locks.
+    /// The address of a block now; 0 if it can't be told.
+    ///
+    /// # Safety
+    /// The slot holds a block.
+    unsafe fn place(&self, slot: &Slot) -> u64 {
+        slot.block
+    }
+
+    /// Locks the block if it is not; nothing to those that know no locks.
+    ///
+    /// # Safety
+    /// The slot holds a block.
+    unsafe fn relock(&mut self, at: usize, slot: &mut Slot) -> Result<(), Fault> {
+        let _ = (at, slot);
+        Ok(())
+    }
+
+    /// Ends the block's lock, if it has one; nothing to those that know no locks.
     ///
     /// # Safety
     /// The slot holds a block.

@@ -4,7 +4,7 @@
 use std::mem::MaybeUninit;
 
 /// Nanoseconds of a clock.
-fn clock_ns(clock: libc::clockid_t) -> u64 {
+pub fn clock_ns(clock: libc::clockid_t) -> u64 {
     let mut time = MaybeUninit::<libc::timespec>::uninit();
     // SAFETY: the clocks used here exist on every Linux; the call fills `time` then.
     let time = unsafe {
@@ -12,6 +12,12 @@ fn clock_ns(clock: libc::clockid_t) -> u64 {
         time.assume_init()
     };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Nanoseconds of CLOCK_MONOTONIC.
+#[inline(always)]
+pub fn monotonic_ns() -> u64 {
+    clock_ns(libc::CLOCK_MONOTONIC)
 }
 
 /// Time and faults so far.

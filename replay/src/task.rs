@@ -1,6 +1,8 @@
 //! What passes between the replay and its workers: a task on the command line, an outcome in a file.
 
+use crate::latency::Latency;
 use crate::own::Own;
+use crate::reuse::Counts;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -49,6 +51,28 @@ pub enum Lock {
     Share(u32),
     /// From birth on for so many nanoseconds of recorded time.
     Alloc(u64),
+    /// A share of the blocks for life, in millionths: those that live longest.
+    Old(u32),
+    /// While own operations outweigh others'.
+    Score,
+    /// When recorded accesses used them.
+    Accesses,
+}
+
+impl Lock {
+    /// As the command line has it, without a file.
+    pub fn name(self) -> String {
+        let percent = |millionths: u32| f64::from(millionths) / 10_000.0;
+        match self {
+            Lock::Touched => "touched".to_string(),
+            Lock::Life => "life".to_string(),
+            Lock::Share(millionths) => format!("share:{}%", percent(millionths)),
+            Lock::Old(millionths) => format!("share:{}%,old", percent(millionths)),
+            Lock::Alloc(ns) => format!("alloc:{ns}ns"),
+            Lock::Score => "score".to_string(),
+            Lock::Accesses => "accesses".to_string(),
+        }
+    }
 }
 
 /// When a full compaction is asked for.
@@ -78,8 +102,25 @@ pub enum Pace {
 pub enum Round {
     /// Time and page faults.
     Time,
+    /// The duration of each operation.
+    Latency,
+    /// As `Time`, between two marks that a tracer sees.
+    Calls,
+    /// Nothing but what is there before the clock starts.
+    Setup,
     /// Resident memory.
     Memory(Option<CompactAt>),
+}
+
+/// In how many threads a replay works.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Threads {
+    /// In one: the merged order.
+    #[default]
+    One,
+    /// In as many as were recorded.
+    Real,
 }
 
 /// What a worker is to do.
@@ -93,6 +134,10 @@ pub struct Task {
     pub locked: Option<PathBuf>,
     /// Where the outcome goes.
     pub outcome: PathBuf,
+    /// Whether the programs are streams of several threads.
+    pub threads: Threads,
+    /// Where a latency round puts the duration of single operations, and of how many at most.
+    pub durations: Option<(PathBuf, u64)>,
     /// What is measured.
     pub round: Round,
     /// How fast a memory round goes.
@@ -101,6 +146,9 @@ pub struct Task {
     pub touched: Touched,
     /// When blocks are locked.
     pub lock: Lock,
+    /// Only up to this one of the program's points.
+    #[serde(default)]
+    pub points: Option<u64>,
 }
 
 /// What a worker saw.
@@ -130,10 +178,34 @@ pub struct Outcome {
     pub live_bytes: u64,
     /// Points at which live bytes were not the recorded ones.
     pub points_differing: u64,
-    /// What an allocator with handles counted by itself until the last operation.
+    /// What an allocator with handles counted by itself until the last operation; after a compaction that was asked
+    /// for, that one included.
     pub own: Option<Own>,
     /// Of a memory round.
     pub memory: Option<Memory>,
+    /// Of a replay in several threads.
+    pub waits: Option<Waits>,
+    /// Of a latency round.
+    pub latency: Option<Latency>,
+    /// Instructions of all operations in user space, of all threads, where the machine counts them.
+    pub instructions: Option<u64>,
+}
+
+/// What threads waited for each other in a round.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Waits {
+    /// Meetings at which live bytes were compared.
+    pub meetings: u64,
+    /// Waits for what was not done yet.
+    pub waits: u64,
+    /// Times that a thread slept in them.
+    pub sleeps: u64,
+    /// Wall time in them, of all threads.
+    pub wall_ns: u64,
+    /// CPU time in them and at meetings.
+    pub cpu_ns: u64,
+    /// Of a memory round: most live bytes above the recorded ones of the time.
+    pub excess_bytes: u64,
 }
 
 /// Resident memory over recorded time.
@@ -143,6 +215,16 @@ pub struct Memory {
     pub source: String,
     /// Resident bytes at each point.
     pub resident_bytes: Vec<u64>,
+    /// Of them those in huge pages.
+    pub huge_bytes_at: Vec<u64>,
+    /// Usable bytes of live blocks at each point; empty: the allocator does not tell.
+    pub usable_bytes: Vec<u64>,
+    /// Pages of 4 KiB that hold a byte of a live block, at some points.
+    pub pages: Vec<Pages>,
+    /// Usable bytes of live blocks at the peak of live bytes.
+    pub usable_at_peak_bytes: Option<u64>,
+    /// Addresses given out again; none where blocks are not touched, behind handles.
+    pub reuse: Counts,
     /// Resident bytes at the peak of live bytes.
     pub at_peak_bytes: u64,
     /// The most of all of these and the end.
@@ -153,6 +235,19 @@ pub struct Memory {
     pub end_bytes: u64,
     /// The compaction that was asked for.
     pub compaction: Option<Compaction>,
+}
+
+/// Where live blocks are at a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pages {
+    /// Number of the point.
+    pub point: usize,
+    /// Pages of 4 KiB that hold a byte of a live block.
+    pub used: u64,
+    /// Resident bytes then.
+    pub resident_bytes: u64,
+    /// Requested bytes of live blocks then.
+    pub live_bytes: u64,
 }
 
 /// A full compaction.

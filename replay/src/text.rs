@@ -3,10 +3,12 @@
 use crate::report::{AllocatorReport, Report};
 use std::fmt::Write;
 
+mod tables;
+
 const MIB: f64 = (1 << 20) as f64;
 
 /// A whole number with its thousands separated.
-fn count(number: u64) -> String {
+pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (at, digit) in digits.char_indices() {
@@ -19,7 +21,7 @@ fn count(number: u64) -> String {
 }
 
 /// Rows of cells with every column as wide as its widest cell; the first to the left, the others to the right.
-fn columns(rows: &[Vec<String>]) -> String {
+pub(crate) fn columns(rows: &[Vec<String>]) -> String {
     let mut widths = Vec::new();
     for row in rows {
         widths.resize(widths.len().max(row.len()), 0);
@@ -43,16 +45,17 @@ fn columns(rows: &[Vec<String>]) -> String {
     out
 }
 
-fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+pub(crate) fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.map(str::to_string).to_vec()
 }
 
-/// The whole report.
-pub fn render(report: &Report) -> String {
+/// The report; `all_tables`: those that only some ask for too.
+pub fn render(report: &Report, all_tables: bool) -> String {
     let mut out = String::new();
     head(report, &mut out);
     out.push('\n');
     out += &time(report);
+    out += &threads(report);
     if report
         .allocators
         .iter()
@@ -61,9 +64,14 @@ pub fn render(report: &Report) -> String {
         out.push('\n');
         out += &memory(report);
     }
+    out += &tables::latency(report, all_tables);
     out += &own(report);
     out += &compaction(report);
+    if all_tables {
+        out += &tables::all(report);
+    }
     notes(report, &mut out);
+    environment(report, &mut out);
     out
 }
 
@@ -120,7 +128,11 @@ fn head(report: &Report, out: &mut String) {
     let (settings, machine) = (&report.settings, &report.machine);
     let _ = writeln!(
         out,
-        "one thread, {} timed rounds, memory at {} pace, touch {}, lock {}; {}, {} processors, Linux {}, huge pages {}",
+        "{}, {} timed rounds, memory at {} pace, touch {}, lock {}; {}, {} processors, Linux {}, huge pages {}",
+        match &report.fidelity.threads {
+            None => "one thread".to_string(),
+            Some(real) => format!("real threads ({}, {} at once)", real.threads, real.at_once),
+        },
         settings.rounds,
         settings.pace,
         settings.touch,
@@ -138,6 +150,7 @@ fn time(report: &Report) -> String {
         "ns an operation",
         "95 % interval",
         "over null",
+        "relative",
         "CPU ns",
         "page faults",
         "version",
@@ -154,12 +167,57 @@ fn time(report: &Report) -> String {
             allocator
                 .over_null_ns_per_op
                 .map_or(String::new(), |ns| format!("{ns:.2}")),
+            relative(allocator),
             format!("{:.2}", allocator.cpu_ns_per_op.median),
             count(allocator.page_faults),
             version(allocator),
         ]);
     }
     columns(&rows)
+}
+
+/// What real threads waited for each other.
+fn threads(report: &Report) -> String {
+    let mut rows = vec![row([
+        "threads",
+        "elapsed ns an operation",
+        "operations that waited",
+        "that slept",
+        "waiting ns",
+        "its CPU ns",
+        "excess live",
+    ])];
+    for allocator in &report.allocators {
+        let Some(waiting) = &allocator.threads else {
+            continue;
+        };
+        let mark = match waiting.memory_is_comparable {
+            true => "",
+            false => ": memory not comparable",
+        };
+        rows.push(vec![
+            name(allocator),
+            format!("{:.2}", waiting.elapsed_ns_per_op),
+            format!("{:.3} %", waiting.waiting_share * 100.0),
+            format!("{:.3} %", waiting.sleeping_share * 100.0),
+            format!("{:.2}", waiting.wait_ns_per_op),
+            format!("{:.2}", waiting.other_cpu_ns_per_op),
+            format!("{:.2} %{mark}", waiting.excess_share * 100.0),
+        ]);
+    }
+    match rows.len() {
+        1 => String::new(),
+        _ => format!("\n{}", columns(&rows)),
+    }
+}
+
+/// How much of the reference's time it takes, or that both are the same within noise.
+fn relative(allocator: &AllocatorReport) -> String {
+    match &allocator.relative {
+        None => String::new(),
+        Some(ratio) if ratio.within_noise => "same".to_string(),
+        Some(ratio) => format!("{:.2}x", ratio.median),
+    }
 }
 
 fn version(allocator: &AllocatorReport) -> String {
@@ -297,8 +355,24 @@ fn own(report: &Report) -> String {
 
 /// The name of an allocator: of a library without its directory.
 fn name(allocator: &AllocatorReport) -> String {
-    let file = allocator.name.rsplit('/').next();
-    file.unwrap_or_default().to_string()
+    crate::spec::shown(&allocator.name)
+}
+
+/// Variables that change allocators and are no part of their names.
+fn environment(report: &Report, out: &mut String) {
+    for allocator in &report.allocators {
+        let others: Vec<String> = allocator
+            .environment
+            .iter()
+            // A row's own file of settings is in its name.
+            .filter(|(key, _)| *key != "RMALLOC_CONFIG" || allocator.name == "rmalloc")
+            .map(|(key, value)| format!("{key}={value}"))
+            .filter(|setting| !allocator.name.contains(setting.as_str()))
+            .collect();
+        if !others.is_empty() {
+            let _ = writeln!(out, "{} with {}", name(allocator), others.join(" "));
+        }
+    }
 }
 
 fn notes(report: &Report, out: &mut String) {
@@ -309,6 +383,38 @@ fn notes(report: &Report, out: &mut String) {
         count(fidelity.points - fidelity.differing),
         count(fidelity.points)
     );
+    if let Some(real) = &report.fidelity.threads {
+        let _ = writeln!(
+            out,
+            "an operation's time is its thread's CPU time, without waits. {} operations depend on another thread: {} waits,\n\
+             {} cuts at which all meet, no thread more than {} operations ahead",
+            count(real.dependencies),
+            count(real.waits),
+            count(real.cuts),
+            count(real.lead_max)
+        );
+    }
+    let reuse = &report.fidelity.reuse.merged;
+    let _ = writeln!(
+        out,
+        "recorded: {:.1} % of allocations at the address freed last, {:.1} % at one of the 16 freed last{}",
+        reuse.last * 100.0,
+        reuse.recent * 100.0,
+        match &report.fidelity.resident {
+            None => "; no samples of resident memory".to_string(),
+            Some(resident) => format!(
+                ";\n{:.2} MiB anonymous memory at most, program data and stacks included",
+                resident.recorded_peak_bytes as f64 / MIB
+            ),
+        }
+    );
+    if let Some(ratio) = report.allocators.iter().find_map(|of| of.relative.as_ref()) {
+        let _ = writeln!(
+            out,
+            "relative: to {}, round by round; same: the 95 % interval of the ratio includes 1",
+            ratio.to
+        );
+    }
     let _ = writeln!(
         out,
         "live+D: each block rounded up to 16 bytes, with 12 more. The mean is over recorded time.{}\n\

@@ -1,16 +1,25 @@
 //! What a program would do with its memory: blocks are written when they are allocated and read when they are
 //! freed. Owns the patterns; who locks around it is the allocator's business (`subject.rs`).
 
+use crate::probe::Probe;
 use crate::region::Region;
 use crate::slot::Fault;
 use std::ptr;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes from one touched word of a large block to the next.
 const PAGE_BYTES: usize = 4096;
 
+/// Touching in several threads.
+pub trait Seated: Touch + Sized {
+    /// The same for another thread: seat `seat` of `seats`, from 0. They touch the same slots.
+    fn seated(&self, seat: usize, seats: usize) -> Self;
+}
+
 /// How blocks are touched. Every function takes the block's number (1 for the first), its first byte and
 /// its requested bytes, which the caller owns.
-pub trait Touch {
+pub trait Touch: Probe {
     /// Whether blocks are touched at all.
     const TOUCHES: bool;
 
@@ -47,6 +56,14 @@ pub trait Touch {
 
 /// Nothing is touched.
 pub struct Nothing;
+
+impl Probe for Nothing {}
+
+impl Seated for Nothing {
+    fn seated(&self, _: usize, _: usize) -> Nothing {
+        Nothing
+    }
+}
 
 impl Touch for Nothing {
     const TOUCHES: bool = false;
@@ -92,6 +109,14 @@ unsafe fn read(at: *const u8) -> u64 {
 pub struct First {
     /// Sum of what was read, so that it is read.
     pub sum: u64,
+}
+
+impl Probe for First {}
+
+impl Seated for First {
+    fn seated(&self, _: usize, _: usize) -> First {
+        First::default()
+    }
 }
 
 impl Touch for First {
@@ -168,6 +193,14 @@ impl All {
                 at += PAGE_BYTES;
             }
         }
+    }
+}
+
+impl Probe for All {}
+
+impl Seated for All {
+    fn seated(&self, _: usize, _: usize) -> All {
+        All::default()
     }
 }
 
@@ -249,9 +282,12 @@ impl Touch for All {
 
 /// Every byte of each block, with a pattern that its number makes; looked at when it is resized and freed.
 pub struct Check {
-    /// Number of the block in each slot, from 1.
-    numbers: Region,
+    /// Number of the block in each slot, from 1. Of all threads; one of them makes and drops all clones.
+    numbers: Rc<Region>,
+    /// Number of the latest block.
     born: u64,
+    /// From the number of a block to that of the next of the same thread.
+    step: u64,
 }
 
 /// Odd, so that a pattern tells its number.
@@ -275,24 +311,37 @@ impl Check {
     /// When the system refuses memory.
     pub fn new(slots: usize) -> Result<Check, crate::error::ReplayError> {
         Ok(Check {
-            numbers: Region::zeroed(slots * 8, true)?,
+            numbers: Rc::new(Region::zeroed(slots * 8, true)?),
             born: 0,
+            step: 1,
         })
     }
 
     /// The slot and number of the block whose pattern a word is, if there is one.
     pub fn owner(&self, word: u64) -> Option<(usize, u64)> {
         let number = word.wrapping_mul(const { inverse(FACTOR) });
-        if number == 0 || number > self.born {
+        if number == 0 || (self.step == 1 && number > self.born) {
             return None;
         }
-        let slot = self.numbers.words().iter().position(|held| *held == number);
+        let mut numbers = self.numbers.atomic_words().iter();
+        let slot = numbers.position(|held| held.load(Ordering::Relaxed) == number);
         slot.map(|slot| (slot, number))
+    }
+
+    fn held(&self, slot: usize) -> Option<&AtomicU64> {
+        self.numbers.atomic_words().get(slot)
+    }
+
+    fn set(&self, slot: usize, number: u64) {
+        if let Some(held) = self.held(slot) {
+            held.store(number, Ordering::Relaxed);
+        }
     }
 
     /// The number of the block in a slot.
     pub fn number(&self, slot: usize) -> u64 {
-        self.numbers.words().get(slot).copied().unwrap_or_default()
+        self.held(slot)
+            .map_or(0, |held| held.load(Ordering::Relaxed))
     }
 
     /// Fills `from..to` of a block.
@@ -356,6 +405,19 @@ impl Check {
     }
 }
 
+impl Probe for Check {}
+
+impl Seated for Check {
+    fn seated(&self, seat: usize, seats: usize) -> Check {
+        Check {
+            numbers: Rc::clone(&self.numbers),
+            // Of all seats together the numbers are 1, 2, 3 ...
+            born: (seat as u64 + 1).wrapping_sub(seats as u64),
+            step: seats as u64,
+        }
+    }
+}
+
 impl Touch for Check {
     const TOUCHES: bool = true;
 
@@ -366,9 +428,9 @@ impl Touch for Check {
         bytes: usize,
         zeroed: bool,
     ) -> Result<(), Fault> {
-        self.born += 1;
+        self.born = self.born.wrapping_add(self.step);
         let number = self.born;
-        self.numbers.words_mut()[slot] = number;
+        self.set(slot, number);
         // SAFETY: `bytes` bytes are the caller's.
         unsafe {
             if zeroed
@@ -406,7 +468,7 @@ impl Touch for Check {
         let pattern = self.number(slot).wrapping_mul(FACTOR);
         // SAFETY: the block was filled.
         unsafe { self.compare(slot, block, bytes, pattern) }?;
-        self.numbers.words_mut()[slot] = 0;
+        self.set(slot, 0);
         Ok(())
     }
 }

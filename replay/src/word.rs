@@ -5,7 +5,10 @@
 //! |---|---|---|
 //! | 0-2 | kind | 5 |
 //! | 3-30 | slot, lower 28 bits | 3-8 binary logarithm of the alignment, 9-12 slot, upper 4 bits, 13-26 bytes, upper 14 bits, others 0 |
-//! | 31-63 | bytes, lower 33 bits | |
+//! | 31-63 | bytes, lower 33 bits; of a free 1 if another thread than the one that allocated the block freed it, else 0 | |
+//!
+//! A program with a stream for each thread has one word more, which is no operation (kind 6): bits 3-23 are the number of
+//! another thread, bits 24-63 how many words of its stream that thread must have done before this one goes on.
 
 /// Kind: an allocation.
 pub const ALLOC: u64 = 0;
@@ -15,10 +18,12 @@ pub const ZEROED: u64 = 1;
 pub const RESIZE: u64 = 2;
 /// Kind: a block is freed.
 pub const FREE: u64 = 3;
-/// Kind: a lock that a block was born with ends.
+/// Kind: a lock ends; with 1 in its bytes the block is locked (again).
 pub const UNLOCK: u64 = 4;
 /// Kind: the upper bits of the operation that follows.
 pub const WIDE: u64 = 5;
+/// Kind: another thread is waited for.
+pub const WAIT: u64 = 6;
 
 const KIND_BITS: u32 = 3;
 const SLOT_BITS: u32 = 28;
@@ -32,6 +37,15 @@ const BYTES_HIGH_SHIFT: u32 = SLOT_HIGH_SHIFT + SLOT_HIGH_BITS;
 const BYTES_HIGH_BITS: u32 = BYTES_BITS_MAX - BYTES_BITS;
 /// Bits of the largest size: no x86-64 process has room for more with four levels of page tables.
 const BYTES_BITS_MAX: u32 = 47;
+
+const THREAD_SHIFT: u32 = KIND_BITS;
+const THREAD_BITS: u32 = 21;
+const DONE_SHIFT: u32 = THREAD_SHIFT + THREAD_BITS;
+
+/// Threads that words can tell apart.
+pub const THREADS_MAX: u32 = 1 << THREAD_BITS;
+/// Words of a thread that can be waited for.
+pub const DONE_MAX: u64 = mask(64 - DONE_SHIFT);
 
 /// Greatest size of a block in bytes.
 pub const BYTES_MAX: u64 = (1 << BYTES_BITS_MAX) - 1;
@@ -49,7 +63,7 @@ pub struct Op {
     pub kind: u64,
     /// The block's slot.
     pub slot: u32,
-    /// Requested bytes; 0 for frees and unlocks.
+    /// Requested bytes; of frees 1 for one by another thread than allocated, else 0; of unlocks 1 for a lock that begins, else 0.
     pub bytes: u64,
     /// Binary logarithm of the alignment asked for; 0: none.
     pub align_log2: u8,
@@ -96,6 +110,19 @@ impl Op {
     }
 }
 
+/// The word that waits until `thread`, below [`THREADS_MAX`], has done its first `done` words, at most [`DONE_MAX`].
+#[inline]
+pub fn wait(thread: u32, done: u64) -> u64 {
+    WAIT | u64::from(thread) << THREAD_SHIFT | done << DONE_SHIFT
+}
+
+/// The thread that a word waits for, and how many of its words.
+#[inline(always)]
+pub fn waited(word: u64) -> (u32, u64) {
+    let thread = (word >> THREAD_SHIFT & mask(THREAD_BITS)) as u32;
+    (thread, word >> DONE_SHIFT)
+}
+
 /// The kind of a word.
 #[inline(always)]
 pub fn kind(word: u64) -> u64 {
@@ -112,6 +139,12 @@ pub fn slot(word: u64) -> usize {
 #[inline(always)]
 pub fn bytes(word: u64) -> u64 {
     word >> BYTES_SHIFT
+}
+
+/// Whether the word of a free is of one by another thread than allocated the block.
+#[inline(always)]
+pub fn is_cross_thread(word: u64) -> bool {
+    bytes(word) != 0
 }
 
 #[cfg(test)]
@@ -137,6 +170,13 @@ mod tests {
                 }
             };
             prop_assert_eq!(decoded, op);
+        }
+
+        /// Every wait comes back as it was.
+        #[test]
+        fn waits_come_back(thread in 0..THREADS_MAX, done in prop_oneof![0u64..100, 0..=DONE_MAX]) {
+            let word = wait(thread, done);
+            prop_assert_eq!((super::kind(word), waited(word)), (WAIT, (thread, done)));
         }
     }
 }

@@ -129,7 +129,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// A trace given twice would count as two runs.
-fn refuse_twins(paths: &[PathBuf]) -> anyhow::Result<()> {
+pub(super) fn refuse_twins(paths: &[PathBuf]) -> anyhow::Result<()> {
     let real = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
     for (at, path) in paths.iter().enumerate() {
         if paths[..at].iter().any(|other| real(other) == real(path)) {
@@ -144,7 +144,11 @@ fn refuse_twins(paths: &[PathBuf]) -> anyhow::Result<()> {
 
 /// The process of a trace that the advice is for: the one that is wanted, or the one with the most
 /// live blocks.
-fn subject(report: &Report, path: &Path, wanted: Option<u32>) -> anyhow::Result<Subject> {
+pub(super) fn subject(
+    report: &Report,
+    path: &Path,
+    wanted: Option<u32>,
+) -> anyhow::Result<Subject> {
     let number = wanted.unwrap_or(report.figures.handle_table.process);
     let mut processes = report.processes.iter();
     let process = processes.find(|process| process.number == number);

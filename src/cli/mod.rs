@@ -5,7 +5,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+pub mod accesses;
 pub mod advise;
+pub mod allocators;
 pub mod analyze;
 mod bytes;
 pub mod ctl;
@@ -13,12 +15,14 @@ mod descendants;
 pub mod dump;
 pub mod export;
 pub mod info;
+mod locks;
 pub mod pack;
 mod program;
 mod progress;
 pub mod record;
 pub mod replay;
 mod select;
+pub mod tune;
 pub mod verify;
 
 /// Exit status: the trace was read, but it is damaged or incomplete.
@@ -55,7 +59,13 @@ enum Command {
     Analyze(analyze::Args),
     Export(export::Args),
     Advise(advise::Args),
+    Accesses(accesses::Args),
     Replay(replay::Args),
+    Allocators(allocators::Args),
+    /// Ask one allocator for `rmtrace allocators`
+    #[command(name = allocators::PROBE, hide = true)]
+    AllocatorProbe(allocators::ProbeArgs),
+    Tune(tune::Args),
     /// Be one worker of `rmtrace replay`
     #[command(name = replay::WORKER, hide = true)]
     ReplayWorker(replay::WorkerArgs),
@@ -85,7 +95,11 @@ pub fn main() -> ExitCode {
         Command::Analyze(args) => analyze::run(args),
         Command::Export(args) => export::run(args),
         Command::Advise(args) => advise::run(args),
+        Command::Accesses(args) => accesses::run(args),
         Command::Replay(args) => replay::run(args),
+        Command::Allocators(args) => allocators::run(args),
+        Command::AllocatorProbe(args) => allocators::run_probe(args),
+        Command::Tune(args) => tune::run(args),
         Command::ReplayWorker(args) => replay::run_worker(args),
         Command::Completions { shell } => {
             clap_complete::generate(

@@ -18,11 +18,11 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::{Duration, Instant};
 
 /// Exit status: recording could not begin, or the trace could not be completed.
-const EXIT_OWN: u8 = 125;
+pub(super) const EXIT_OWN: u8 = 125;
 /// Exit status: the command can't be executed.
-const EXIT_NOT_EXECUTABLE: u8 = 126;
+pub(super) const EXIT_NOT_EXECUTABLE: u8 = 126;
 /// Exit status: the command was not found.
-const EXIT_NOT_FOUND: u8 = 127;
+pub(super) const EXIT_NOT_FOUND: u8 = 127;
 /// Exit status: the recording was interrupted while the command ran on.
 const EXIT_INTERRUPTED: u8 = 130;
 
@@ -244,7 +244,7 @@ fn record(args: Args) -> Result<ExitCode, Failure> {
 }
 
 /// The program's exit status becomes ours; death by a signal is repeated.
-fn exit_as(status: i32) -> ExitCode {
+pub(super) fn exit_as(status: i32) -> ExitCode {
     let status = ExitStatus::from_raw(status);
     if let Some(signal) = status.signal() {
         sys::die_by(signal);
@@ -254,7 +254,7 @@ fn exit_as(status: i32) -> ExitCode {
 }
 
 /// The library that is loaded into the program.
-fn find_library() -> anyhow::Result<PathBuf> {
+pub(super) fn find_library() -> anyhow::Result<PathBuf> {
     const NAME: &str = "librmtrace.so";
     let candidates = match std::env::var_os("RMTRACE_LIB") {
         Some(path) => vec![PathBuf::from(path)],

@@ -101,8 +101,15 @@ fn arrows_between_the_crates() {
     assert_eq!(arrows("rmalloc-c"), set(&["rmalloc"]));
     assert_eq!(
         arrows("rmtrace-replay"),
-        set(&["rmtrace-format", "rmtrace-file", "rmalloc"])
+        set(&[
+            "rmtrace-format",
+            "rmtrace-file",
+            "rmtrace-accesses",
+            "rmalloc"
+        ])
     );
+    assert_eq!(arrows("rmtrace-accesses"), set(&["rmtrace-format"]));
+    assert_eq!(arrows("rmtrace-tune"), set(&["rmtrace-replay", "rmalloc"]));
     for (name, uses) in &uses {
         assert_eq!(uses.contains("clap"), name == "rmtrace", "{name}");
     }

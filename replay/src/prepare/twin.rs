@@ -50,6 +50,7 @@ fn compare(name: &str) {
         Wanted {
             process,
             lock_ns: None,
+            rule: None,
         },
     );
     assert_eq!(told, *program.facts());
@@ -209,11 +210,14 @@ fn what_a_fork_leaves_is_there_from_the_start() {
         Wanted {
             process,
             lock_ns: None,
+            rule: None,
         },
     );
     assert!(told.inherited_blocks > 1_000);
     assert_eq!(told.inherited_blocks, figures.blocks.inherited);
     assert_eq!(told.inherited_bytes, figures.bytes.inherited);
+    assert!(told.cross_thread_frees > 0);
+    assert_eq!(told.cross_thread_frees, figures.frees.cross_thread);
     assert_eq!(
         told.end_live_bytes,
         figures.bytes.live_at_end + figures.bytes.released
@@ -229,6 +233,7 @@ fn locks_end_after_their_time_and_before_their_block() {
         Wanted {
             process,
             lock_ns: None,
+            rule: None,
         },
     );
     let mut earlier = u64::MAX;
@@ -238,6 +243,7 @@ fn locks_end_after_their_time_and_before_their_block() {
             Wanted {
                 process,
                 lock_ns: Some(lock_ns),
+                rule: None,
             },
         );
         assert_eq!(

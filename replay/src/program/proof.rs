@@ -59,7 +59,9 @@ pub(super) fn prove(program: &Program) -> Result<(), (usize, &'static str)> {
         && found.zeroed == facts.zeroed
         && found.resizes == facts.resizes
         && found.frees == facts.frees
+        && found.cross_thread_frees == facts.cross_thread_frees
         && found.unlocks == facts.unlocks
+        && found.locks == facts.locks
         && found.allocations + found.resizes + found.frees == facts.operations;
     if !same || facts.peak_word > facts.op_words {
         return Err((2, "counts that are not those of its operations"));
@@ -128,8 +130,16 @@ impl Proof {
             word::FREE => {
                 *held &= !bit;
                 self.facts.frees += 1;
+                self.facts.cross_thread_frees += op.bytes;
+                if op.bytes > 1 {
+                    return Err("a free with a size");
+                }
             }
-            word::UNLOCK => self.facts.unlocks += 1,
+            word::UNLOCK => match op.bytes {
+                0 => self.facts.unlocks += 1,
+                1 => self.facts.locks += 1,
+                _ => return Err("a lock with a size"),
+            },
             _ => return Err("an unknown operation"),
         }
         if op.align_log2 != 0 && !is_birth {
