@@ -298,6 +298,8 @@ pub struct Program {
     region: Region,
     facts: Facts,
     points: Vec<Point>,
+    /// The word at which `setup` begins; it stays where it is when the program is shortened.
+    setup_first: usize,
 }
 
 impl Program {
@@ -317,9 +319,9 @@ impl Program {
             region,
             facts,
             points: Vec::new(),
+            setup_first: HEADER_WORDS + facts.op_words as usize + PADDING,
         };
-        let first_point =
-            HEADER_WORDS + facts.op_words as usize + facts.setup_words as usize + 2 * PADDING;
+        let first_point = program.setup_first + facts.setup_words as usize + PADDING;
         program.points = program.region.words()[first_point..]
             .chunks_exact(Point::WORDS)
             .map(Point::take)
@@ -370,8 +372,7 @@ impl Program {
 
     /// The allocations before the clock starts, with [`PADDING`] words behind them.
     pub fn setup(&self) -> &[u64] {
-        let first = HEADER_WORDS + self.facts.op_words as usize + PADDING;
-        &self.region.words()[first..][..self.facts.setup_words as usize + PADDING]
+        &self.region.words()[self.setup_first..][..self.facts.setup_words as usize + PADDING]
     }
 }
 
@@ -517,6 +518,28 @@ mod tests {
             std::fs::write(&path, &bytes).unwrap();
             assert!(refusal(&path).is_some(), "length {length}");
         }
+    }
+
+    #[test]
+    fn a_shortened_program_still_allocates_what_was_inherited() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("program");
+        let inherited = op(word::ALLOC, 0, 24);
+        let ops = [
+            op(word::ALLOC, 1, 100),
+            op(word::ALLOC, 2, 8),
+            op(word::RESIZE, 0, 7),
+            op(word::FREE, 1, 0),
+        ];
+        write(&path, &[inherited], &ops, 3, |_, points| {
+            points[0].word = 2;
+        });
+        let mut program = Program::open(&path).unwrap();
+        let setup = program.setup().to_vec();
+        program.shorten(1);
+        assert_eq!(program.facts().op_words, 2);
+        assert_eq!(program.setup(), setup);
+        assert_eq!(program.ops()[0], ops[0].encode().1);
     }
 
     impl Op {
